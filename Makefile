@@ -1,0 +1,76 @@
+# Everything runs in .venv, which the first target makes from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Commands that the tests, notebooks and JupyterLab start are those of the environment.
+ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_build/*')
+LIBRARY := $(shell find sharnn -name '*.py')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check book lab format sync lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make .venv with everything in requirements.lock
+
+$(VENV)/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "sharnn needs Python 3.11 or newer, and $(PYTHON) is not: try make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV): the first time takes some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -r requirements.lock
+	@touch $@
+
+# Isolated builds would fetch a setuptools that is not pinned.
+$(VENV)/.ready: $(VENV)/.locked pyproject.toml
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: check ## check everything and run all tests, slow ones too
+	@$(ENV) pytest -m ""
+
+check: setup ## lint, format, types, notebooks without outputs
+	@$(ENV) ruff check --quiet
+	@$(ENV) ruff format --check --quiet
+	@$(ENV) mypy
+	@$(if $(NOTEBOOKS),$(ENV) nbstripout --verify $(NOTEBOOKS))
+
+book: setup _build/.library ## run the notebooks and build the pages, strictly
+	@$(ENV) jupyter-book build book/ -W --keep-going
+	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }
+
+# The cache of executed notebooks knows their cells only, so a changed library empties it.
+_build/.library: $(LIBRARY) requirements.lock
+	@rm -rf _build/.jupyter_cache
+	@mkdir -p _build
+	@touch $@
+
+lab: setup ## open the notebooks in JupyterLab
+	@$(ENV) jupyter lab
+
+format: setup ## format the code and mend what ruff can
+	@$(ENV) ruff check --fix
+	@$(ENV) ruff format
+
+sync: setup ## bring both halves of each chapter in line; the newer half wins
+	@$(if $(NOTEBOOKS),$(ENV) jupytext --sync $(NOTEBOOKS))
+	@$(if $(NOTEBOOKS),$(ENV) nbstripout $(NOTEBOOKS))
+
+lock: ## choose the newest versions anew and write requirements.lock
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet --disable-pip-version-check uv
+	@echo "# Written by make lock from pyproject.toml and requirements.in." > requirements.lock
+	@# torch names its own exact CUDA packages where it needs them.
+	@.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	  --fork-strategy fewest --no-header --no-annotate --no-emit-index-url \
+	  pyproject.toml requirements.in | grep -vE '^(nvidia-|cuda-|triton=)' >> requirements.lock
+	@rm -rf .venv-lock
+
+clean: ## remove what make made: environment, pages, caches
+	rm -rf $(VENV) .venv-lock _build build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""SHA-RNN: a byte-level language model of LSTMs with a single attention head over a long memory.
+
+Merity 2019, "Single Headed Attention RNN: Stop Thinking With Your Head", arXiv 1911.11423.
+
+Example:
+    >>> import sharnn, torch
+    >>> model = sharnn.SHARNN(sharnn.ModelConfig(dim=16, boom_dim=64, memory=100))
+    >>> logits, state = model(torch.tensor([list(b"The quick brown fox")]))
+    >>> logits.shape
+    torch.Size([1, 19, 256])
+"""
+
+from sharnn.checkpoint import load, save
+from sharnn.config import ModelConfig
+from sharnn.data import Corpus, load_corpus
+from sharnn.errors import InputError
+from sharnn.evaluate import bits_per_byte
+from sharnn.generate import generate
+from sharnn.memory import Memory, State
+from sharnn.model import SHARNN
+from sharnn.optim import Lamb, Muon
+from sharnn.recipe import Recipe
+from sharnn.reference import from_reference
+from sharnn.training import Result, resume, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SHARNN",
+    "Corpus",
+    "InputError",
+    "Lamb",
+    "Memory",
+    "ModelConfig",
+    "Muon",
+    "Recipe",
+    "Result",
+    "State",
+    "bits_per_byte",
+    "from_reference",
+    "generate",
+    "load",
+    "load_corpus",
+    "resume",
+    "save",
+    "train",
+]

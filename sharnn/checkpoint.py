@@ -1,0 +1,189 @@
+"""Models and checkpoints on disk: tensors in safetensors, everything else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from sharnn.config import ModelConfig
+from sharnn.errors import InputError
+from sharnn.model import SHARNN
+
+FORMAT = 1
+BEST, LAST = "best.safetensors", "last.safetensors"
+TRAINING = "training."  # prefix of tensors that only a resumed run needs
+SHIPPED = Path(__file__).parent / "pretrained"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader finds the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        content: all of it.
+
+    Raises:
+        InputError: it can't be written there.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def save(
+    model: SHARNN,
+    path: str | os.PathLike[str],
+    *,
+    extra_tensors: Mapping[str, Tensor] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model to one file: its tensors, and its configuration as JSON in the header.
+
+    Args:
+        model: the model.
+        path: a file whose name ends in ``.safetensors``.
+        extra_tensors: more tensors, stored under the prefix ``training.``.
+        extra: more values for the header, as JSON can hold them.
+
+    Raises:
+        InputError: the name has another ending, or the file can't be written.
+
+    Example:
+        >>> import tempfile
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(model, f"{folder}/model.safetensors")
+        ...     load(f"{folder}/model.safetensors").config == model.config
+        True
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"a model's file name ends in .safetensors, got {path.name!r}")
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    for name, tensor in (extra_tensors or {}).items():
+        tensors[TRAINING + name] = tensor.detach().cpu()
+    header = {"format": FORMAT, "config": model.config.to_dict(), **(extra or {})}
+    # Memories are views into larger storage: contiguous copies hold just their rows.
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, to_bytes(tensors, {"sharnn": json.dumps(header)}))
+
+
+def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu") -> SHARNN:
+    """Reads a model, ready to evaluate. No code in the file is run, whatever it holds.
+
+    Args:
+        path_or_name: a run folder (its best checkpoint, else its last), a ``.safetensors`` file,
+            or the name of a model that ships with the package.
+        device: where to put it.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        InputError: there is no such model, or the file is not one of ours or damaged.
+    """
+    tensors, header = read(find_model(path_or_name), training=False)
+    return build(tensors, header, str(path_or_name)).to(device).eval()
+
+
+def find_model(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file that a model's path or name stands for.
+
+    Args:
+        path_or_name: see `load`.
+
+    Returns:
+        The file's path; it exists.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        for name in (BEST, LAST):
+            if (path / name).is_file():
+                return path / name
+        raise InputError(f"{path} is no run folder: it has no {BEST} or {LAST}")
+    if path.is_file():
+        return path
+    shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+    if str(path_or_name) in shipped:
+        return SHIPPED / f"{path_or_name}.safetensors"
+    names = (
+        f"shipped models: {', '.join(shipped)}" if shipped else "no model ships with the package"
+    )
+    raise InputError(
+        f"no model at {path_or_name}: give a run folder or .safetensors file ({names})"
+    )
+
+
+def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads one of our files.
+
+    Args:
+        path: the file.
+        training: also read the tensors a resumed run needs.
+
+    Returns:
+        Tensors by name, and the header's values.
+
+    Raises:
+        InputError: it can't be read, or is not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["sharnn"])
+            names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} can't be read as safetensors: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a sharnn model: its header has no configuration"
+        ) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InputError(f"{path} is not a sharnn model of format {FORMAT}: update sharnn?")
+    return tensors, header
+
+
+def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str) -> SHARNN:
+    """The model that a file's tensors and header describe.
+
+    Args:
+        tensors: by name; those of training are passed over.
+        header: holds ``config``.
+        source: the file's name, for error messages.
+
+    Returns:
+        The model on the CPU.
+
+    Raises:
+        InputError: tensors and configuration don't belong together.
+    """
+    weights = {name: t for name, t in tensors.items() if not name.startswith(TRAINING)}
+    try:
+        config = ModelConfig.from_dict(header["config"])
+        if config.layers > len(weights):
+            raise InputError(f"{config.layers} layers but {len(weights)} tensors")
+        # No storage and no random numbers are spent on weights that are about to be replaced.
+        with torch.device("meta"):
+            model = SHARNN(config)
+        model.load_state_dict(weights, strict=True, assign=True)
+    except (InputError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{source} is damaged: {reason}") from error
+    return model

@@ -1,0 +1,160 @@
+"""Writing with a model: one byte after another, each drawn from the model's distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sharnn.errors import InputError
+from sharnn.memory import State
+from sharnn.model import SHARNN
+
+PREFILL = 512  # bytes of the prompt read at a time
+
+
+def generate(
+    model: SHARNN,
+    prompt: bytes,
+    length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> bytes:
+    """Continues a prompt.
+
+    Args:
+        model: the model; its training mode is left as it was found.
+        prompt: what the model reads first; an empty one stands for a line's start.
+        length: bytes to write.
+        temperature: divides the logits; below 1 is more cautious, 0 takes the likeliest byte.
+        top_k: draw from the k likeliest bytes only; None for all.
+        top_p: draw from the likeliest bytes that together have this probability; None for all.
+        seed: the same seed writes the same bytes on the same machine; None for a new draw.
+
+    Returns:
+        The ``length`` bytes that follow the prompt, without it. They need not be valid UTF-8.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> len(generate(model, b"The ", 10, seed=1))
+        10
+    """
+    return bytes(stream(model, prompt, length, temperature, top_k, top_p, seed))
+
+
+def stream(
+    model: SHARNN,
+    prompt: bytes,
+    length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[int]:
+    """As `generate`, one byte at a time.
+
+    Args:
+        model, prompt, length, temperature, top_k, top_p, seed: see `generate`.
+
+    Yields:
+        Each byte as it is drawn.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    _check(model, prompt, length, temperature, top_k, top_p)
+    random = torch.Generator()
+    if seed is None:
+        random.seed()
+    else:
+        random.manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits, state = _read(model, prompt or b"\n")
+            for i in range(length):
+                symbol = draw(logits[0], temperature, top_k, top_p, random)
+                yield symbol
+                if i + 1 < length:
+                    x = torch.tensor([symbol], device=logits.device)
+                    logits, state = model.step(x, state)
+    finally:
+        model.train(was_training)
+
+
+def draw(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    random: torch.Generator,
+) -> int:
+    """Draws one symbol.
+
+    Args:
+        logits: (vocab_size,).
+        temperature, top_k, top_p: see `generate`.
+        random: where chance comes from, on the CPU.
+
+    Returns:
+        The symbol.
+
+    Example:
+        >>> draw(torch.tensor([0.0, 5.0, 1.0]), 0.0, None, None, torch.Generator())
+        1
+    """
+    logits = logits.float().cpu()
+    if temperature == 0:
+        return int(logits.argmax())
+    sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both
+    probabilities = torch.softmax(sorted_logits / temperature, dim=-1)
+    kept = len(symbols) if top_k is None else min(top_k, len(symbols))
+    if top_p is not None:
+        # A symbol stays while those before it have less than top_p, so one always stays.
+        before = probabilities.cumsum(0) - probabilities
+        kept = min(kept, max(1, int((before < top_p).sum())))
+    choice = torch.multinomial(probabilities[:kept], 1, generator=random)
+    return int(symbols[choice])
+
+
+def _read(model: SHARNN, prompt: bytes) -> tuple[Tensor, State | None]:
+    """Logits (1, vocab_size) after the prompt, and the state."""
+    device = model.embedding.weight.device
+    symbols = torch.tensor(list(prompt), device=device)[None]  # (1, time)
+    state = None
+    for segment in symbols.split(PREFILL, dim=1):
+        logits, state = model(segment, state)
+    return logits[:, -1], state
+
+
+def _check(
+    model: SHARNN,
+    prompt: bytes,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> None:
+    if not isinstance(prompt, (bytes, bytearray)):
+        raise InputError(f"prompt must be bytes, got {type(prompt).__name__}: encode text first")
+    if prompt and max(prompt) >= model.config.vocab_size:
+        raise InputError(
+            f"the prompt holds byte {max(prompt)}, "
+            f"but the model has {model.config.vocab_size} symbols"
+        )
+    if length < 0:
+        raise InputError(f"length must be at least 0, got {length}")
+    if not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature must be at least 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k must be at least 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p must be more than 0 and at most 1, got {top_p}")

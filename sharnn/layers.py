@@ -1,0 +1,157 @@
+"""The parts of a block that look at one position or pass along time: dropout, LSTM, Boom."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-12
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    """A LayerNorm over the last axis with the reference's epsilon; gain 1 and bias 0 at the start.
+
+    Args:
+        dim: width of the last axis.
+
+    Returns:
+        The module.
+
+    Example:
+        >>> layer_norm(8).eps
+        1e-12
+    """
+    return nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The sigmoid form of the GELU, x * sigma(1.702 x).
+
+    Args:
+        x: floats of any shape.
+
+    Returns:
+        The same shape and dtype.
+
+    Source: paper, section 3.4; Hendrycks and Gimpel 2016, section 2.
+
+    Example:
+        >>> gelu(torch.tensor([0.0, 10.0]))
+        tensor([ 0.0000, 10.0000])
+    """
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Dropout(nn.Module):
+    """Sets each element to zero with probability p while training, and scales the rest.
+
+    On the CPU `torch.nn.Dropout` spends most of its time drawing one random number an element.
+    Here one 64-bit draw decides four elements, 16 bits each, so p is rounded to a multiple of
+    1/65536.
+
+    Args:
+        p: probability, at least 0 and below 1.
+
+    Example:
+        >>> Dropout(0.5).eval()(torch.ones(2))
+        tensor([1., 1.])
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drops elements of ``x``, floats of any shape."""
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        dropped = round(self.p * 65536)
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
+        return x * kept * (65536 / (65536 - dropped))
+
+    def extra_repr(self) -> str:
+        """What `print` shows of it."""
+        return f"p={self.p}"
+
+
+class LSTM(nn.LSTM):
+    """One LSTM layer of equal input and hidden width that takes and returns (batch, dim) states.
+
+    Args:
+        dim: width of input, hidden and cell.
+
+    Source: paper, section 3.1; the weights keep `torch.nn.LSTM`'s names and start.
+
+    Example:
+        >>> output, (hidden, cell) = LSTM(8)(torch.zeros(2, 5, 8), None)
+        >>> output.shape, hidden.shape
+        (torch.Size([2, 5, 8]), torch.Size([2, 8]))
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, batch_first=True)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Runs along time.
+
+        Args:
+            x: (batch, time, dim).
+            state: (hidden, cell) before the first position, each (batch, dim); None for zeros.
+
+        Returns:
+            The hidden vectors (batch, time, dim), and (hidden, cell) after the last position.
+        """
+        if state is None:
+            zeros = x.new_zeros(x.shape[0], self.hidden_size)  # (batch, dim)
+            state = (zeros, zeros)
+        hidden, cell = state[0].to(x.dtype), state[1].to(x.dtype)
+        if x.shape[1] == 1 and not torch.is_grad_enabled():
+            hidden, cell = self._one_position(x[:, 0], hidden, cell)
+            return hidden[:, None], (hidden, cell)
+        output, (hidden, cell) = super().forward(x, (hidden[None], cell[None]))
+        return output, (hidden[0], cell[0])
+
+    def _one_position(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The LSTM's equations for one position: twice as fast as a sequence of length 1."""
+        w, u = self.get_parameter("weight_ih_l0"), self.get_parameter("weight_hh_l0")
+        b, b_hidden = self.get_parameter("bias_ih_l0"), self.get_parameter("bias_hh_l0")
+        # [i f g o] = W x + b + U h + b'
+        gates = F.linear(x, w, b) + F.linear(hidden, u, b_hidden)  # (batch, 4 dim)
+        i, f, g, o = gates.chunk(4, dim=-1)  # (batch, dim) each
+        # c' = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c')
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class Boom(nn.Module):
+    """A feed-forward layer without its second matrix: expand, gate, cut into chunks, sum them.
+
+    Args:
+        dim: width d of input and output.
+        boom_dim: inner width; what is over a multiple of d is cut off.
+
+    Source: paper, section 3.4 (the Boom layer).
+
+    Example:
+        >>> Boom(8, 35)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, dim: int, boom_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.expand = nn.Linear(dim, boom_dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Takes and returns (batch, time, dim)."""
+        # u = gelu(W h + b);  Boom(h) = u_1 + ... + u_n, chunks of width d     (section 3.4)
+        u = gelu(self.expand(h))  # (batch, time, boom_dim)
+        chunks = u.shape[-1] // self.dim
+        u = u[..., : chunks * self.dim].unflatten(-1, (chunks, self.dim))
+        return u.sum(dim=-2)  # (batch, time, dim)

@@ -1,0 +1,195 @@
+"""What a model carries from one segment to the next: LSTM states and the head's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class _Buffer:
+    """Storage that several memories may share; ``used`` rows of it are taken."""
+
+    def __init__(self, storage: Tensor, used: int) -> None:
+        self.storage = storage  # (batch, capacity, dim)
+        self.used = used
+
+
+class Memory:
+    """The newest rows one head remembers, oldest first.
+
+    A memory never changes: `append` returns a new one. Memories made from each other share one
+    buffer with room at its end, so that remembering one more byte writes one row instead of
+    copying thousands. When two continuations grow from the same memory, the second one finds the
+    room taken and gets a buffer of its own.
+
+    Args:
+        rows: (batch, rows, dim) the remembered rows.
+
+    Example:
+        >>> memory = Memory(torch.zeros(1, 3, 8))
+        >>> longer = memory.append(torch.ones(1, 1, 8), limit=5)
+        >>> len(memory), len(longer), len(longer.append(torch.ones(1, 4, 8), limit=5))
+        (3, 4, 5)
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self._buffer = _Buffer(rows, rows.shape[1])
+        self._start, self._end = 0, rows.shape[1]
+
+    @classmethod
+    def _view(cls, buffer: _Buffer, start: int, end: int) -> Memory:
+        memory = cls.__new__(cls)
+        memory._buffer, memory._start, memory._end = buffer, start, end
+        return memory
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def rows(self) -> Tensor:
+        """(batch, rows, dim) the remembered rows, oldest first; a view, not a copy."""
+        return self._buffer.storage[:, self._start : self._end]
+
+    def newest(self, limit: int) -> Memory:
+        """The memory of the newest ``limit`` rows.
+
+        Args:
+            limit: the most rows to keep.
+
+        Returns:
+            A memory of at most ``limit`` rows that shares this one's storage.
+        """
+        return Memory._view(self._buffer, max(self._start, self._end - max(limit, 0)), self._end)
+
+    def append(self, rows: Tensor, limit: int) -> Memory:
+        """The memory that also holds ``rows`` and keeps its newest ``limit`` rows.
+
+        Args:
+            rows: (batch, time, dim) the rows to add; no gradient passes through them.
+            limit: the most rows to keep.
+
+        Returns:
+            The new memory; this one still reads the same.
+        """
+        time = rows.shape[1]
+        buffer, start, end = self._buffer, self._start, self._end
+        # A backward pass may still need the rows as they lie: then nothing is written beside them.
+        room = 0 if torch.is_grad_enabled() else buffer.storage.shape[1] - end
+        with torch.no_grad():
+            if buffer.used != end or room < time:
+                kept = self.newest(limit - time).rows
+                buffer = _grow(kept, time + max(limit // 4, 256))
+                start, end = 0, kept.shape[1]
+            buffer.storage[:, end : end + time] = rows
+            buffer.used = end + time
+        return Memory._view(buffer, start, end + time).newest(limit)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Memory:
+        """The memory whose rows went through ``function``, in storage of its own.
+
+        Args:
+            function: takes and returns (batch, rows, dim).
+
+        Returns:
+            The new memory.
+        """
+        return Memory(function(self.rows))
+
+
+def _grow(rows: Tensor, extra: int) -> _Buffer:
+    """A buffer that starts with ``rows`` and has room for ``extra`` more."""
+    batch, count, dim = rows.shape
+    storage = rows.new_empty(batch, count + extra, dim)
+    storage[:, :count] = rows
+    return _Buffer(storage, count)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the next segment needs to know about the past. It holds no gradients.
+
+    Args:
+        lstm: for each block the pair (hidden, cell), each (batch, dim).
+        memory: for each block its memory; None where the block has no head.
+
+    Source: paper, section 4 (memory) and 5 (training with carried state).
+
+    Example:
+        >>> state = State(((torch.zeros(2, 8), torch.ones(2, 8)),), (Memory(torch.zeros(2, 3, 8)),))
+        >>> state.batch_size, state.memory_rows
+        (2, 3)
+        >>> sorted(state.to_tensors())
+        ['lstm.0.cell', 'lstm.0.hidden', 'memory.0']
+    """
+
+    lstm: tuple[tuple[Tensor, Tensor], ...]
+    memory: tuple[Memory | None, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Number of streams."""
+        return self.lstm[0][0].shape[0]
+
+    @property
+    def memory_rows(self) -> int:
+        """Rows remembered by each head; 0 where there is no head."""
+        return max((len(memory) for memory in self.memory if memory is not None), default=0)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        """The state whose tensors all went through ``function``.
+
+        Args:
+            function: takes and returns a tensor whose first axis is the batch, for example
+                ``lambda tensor: tensor[:1]`` or ``lambda tensor: tensor.to("cuda")``.
+
+        Returns:
+            The new state.
+        """
+        return State(
+            tuple((function(hidden), function(cell)) for hidden, cell in self.lstm),
+            tuple(memory.map(function) if memory is not None else None for memory in self.memory),
+        )
+
+    def is_finite(self) -> bool:
+        """Whether every number of the state is finite."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.to_tensors().values())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The tensors under names, as a checkpoint stores them.
+
+        Returns:
+            ``lstm.N.hidden``, ``lstm.N.cell`` and, where block N has a head, ``memory.N``.
+        """
+        tensors = {}
+        for i, (hidden, cell) in enumerate(self.lstm):
+            tensors[f"lstm.{i}.hidden"] = hidden
+            tensors[f"lstm.{i}.cell"] = cell
+        for i, memory in enumerate(self.memory):
+            if memory is not None:
+                tensors[f"memory.{i}"] = memory.rows
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], layers: int) -> State:
+        """The state that `to_tensors` took apart.
+
+        Args:
+            tensors: names and tensors.
+            layers: number of blocks.
+
+        Returns:
+            The state.
+
+        Raises:
+            KeyError: an LSTM state is missing.
+        """
+        lstm = tuple(
+            (tensors[f"lstm.{i}.hidden"], tensors[f"lstm.{i}.cell"]) for i in range(layers)
+        )
+        names = [f"memory.{i}" for i in range(layers)]
+        return cls(
+            lstm, tuple(Memory(tensors[name]) if name in tensors else None for name in names)
+        )

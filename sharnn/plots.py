@@ -1,0 +1,190 @@
+"""Pictures: the loss curve while a model trains, and the head's weights over its memory.
+
+They need matplotlib (``pip install "sharnn[book]"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sharnn.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours can be told apart by the colour-blind; the grey reads on dark and light.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#808080"
+STYLE: dict[str, Any] = {
+    "figure.figsize": (8, 4),
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#dddddd",
+}
+
+
+def _axes(axes: Axes | None) -> Axes:
+    """The axes given, or those of a new figure in the book's style."""
+    if axes is not None:
+        return axes
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
+    with plt.rc_context(STYLE):
+        return plt.subplots(layout="constrained")[1]
+
+
+def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> Axes:
+    """Draws training and validation loss over the bytes read.
+
+    Args:
+        metrics: the lines of a run, as `sharnn.train` returns them or ``metrics.jsonl`` holds.
+        axes: where to draw; None for a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: matplotlib is missing.
+
+    Example:
+        >>> line = {"step": 10, "bytes": 500, "train_bits_per_byte": 5.0}
+        >>> loss_curve([line]).get_ylabel()
+        'bits per byte'
+    """
+    axes = _axes(axes)
+    read, total = {0: 0.0}, 0.0  # step -> thousands of bytes read so far
+    for line in metrics:
+        total += line.get("bytes", 0) / 1000
+        read[line["step"]] = total
+    for key, name, color, marker in (
+        ("train_bits_per_byte", "training", BLUE, ""),
+        ("valid_bits_per_byte", "validation", ORANGE, "o"),
+    ):
+        lines = [line for line in metrics if key in line]
+        if lines:
+            steps = [read[line["step"]] for line in lines]
+            axes.plot(steps, [line[key] for line in lines], label=name, color=color, marker=marker)
+    axes.set_xlabel("bytes read (thousands)")
+    axes.set_ylabel("bits per byte")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    return axes
+
+
+class LiveCurve:
+    """A loss curve that redraws itself in a notebook while a model trains.
+
+    Args:
+        every: lines of metrics between two drawings.
+
+    Example:
+        >>> curve = LiveCurve()
+        >>> # sharnn.train(config, corpus, recipe, on_metrics=curve)
+    """
+
+    def __init__(self, every: int = 5) -> None:
+        self.every = every
+        self.metrics: list[dict[str, Any]] = []
+        self.handle: Any = None
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Takes one line of metrics, and redraws where it is time."""
+        self.metrics.append(line)
+        if len(self.metrics) % self.every == 0:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draws the curve in place of the one before."""
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        figure = loss_curve(self.metrics).get_figure()
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+        plt.close(figure)
+
+
+def visible_byte(byte: int) -> str:
+    """One character that stands for a byte in a picture.
+
+    Args:
+        byte: 0 to 255.
+
+    Returns:
+        The ASCII character; a space, a line's end and other bytes get a mark.
+
+    Example:
+        >>> "".join(map(visible_byte, "a b\\n\\u00e9".encode()))
+        'a·b↵□□'
+    """
+    if byte == 0x20:
+        return "·"
+    if byte == 0x0A:
+        return "↵"
+    return chr(byte) if 0x21 <= byte < 0x7F else "□"
+
+
+def attention_map(
+    weights: Tensor, text: bytes, columns: int = 200, axes: Axes | None = None
+) -> Axes:
+    """Draws where each query of a segment looks, over everything it may see.
+
+    The keys are too many to show one by one: each column is a run of neighbouring keys and shows
+    the sum of their weights, on a scale by powers of ten.
+
+    Args:
+        weights: (time, memory + time) attention weights of one stream.
+        text: the segment's bytes, one for each query; they label the rows.
+        columns: runs of keys to show.
+        axes: where to draw; None for a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: the shapes don't fit, or matplotlib is missing.
+
+    Example:
+        >>> axes = attention_map(torch.full((2, 6), 1 / 6), b"ab", columns=3)
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['a', 'b']
+    """
+    if weights.dim() != 2 or weights.shape[0] != len(text):
+        raise InputError(
+            f"weights must have a row for each of {len(text)} bytes, got {tuple(weights.shape)}"
+        )
+    axes = _axes(axes)
+    from matplotlib.colors import LogNorm
+
+    time, keys = weights.shape
+    columns = min(columns, keys)
+    edges = torch.linspace(0, keys, columns + 1).round().long()  # (columns + 1,)
+    totals = torch.cat([torch.zeros(time, 1), weights.float().cpu().cumsum(1)], dim=1)
+    summed = totals[:, edges[1:]] - totals[:, edges[:-1]]  # (time, columns)
+    image = axes.imshow(
+        summed.clamp(min=1e-4).numpy(),
+        aspect="auto",
+        cmap="cividis",
+        norm=LogNorm(1e-4, 1),
+        extent=(time - keys, time, time - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    axes.set_yticks(range(time), [visible_byte(byte) for byte in text], family="monospace")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.axvline(0, color="white", linewidth=0.8)
+    axes.grid(visible=False)
+    axes.set_xlabel("position looked at, in bytes from the segment's start (memory | segment)")
+    axes.set_ylabel("byte just read")
+    axes.figure.colorbar(image, ax=axes, label="share of attention")
+    return axes

@@ -1,0 +1,117 @@
+"""Reading weights that carry the names of the author's code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sharnn.config import ModelConfig
+from sharnn.errors import InputError
+
+_BLOCK_NAMES = {
+    "lnstart": "start_norm",
+    "lnmem": "memory_norm",
+    "lnmid": "middle_norm",
+    "lnff": "skip_norm",
+    "lnxff": "boom_norm",
+    "rnn": "lstm",
+    "ff.linear1": "boom.expand",
+    "attn.q": "head.query",
+    "attn.qln": "head.query_norm",
+    "attn.vq.l1": "head.value_shape",
+    "attn.qs": "head.query_scale",
+    "attn.ks": "head.key_scale",
+}
+_HEAD_VECTORS = (".attn.qs", ".attn.ks", ".attn.vs")  # (1, 1, dim) there, (dim,) here
+_UNUSED = ("lnout", "attn.qkvs", "attn.r_gate")
+_UNUSED_WITHOUT_HEAD = ("lnmem", "lnmid")
+
+
+def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the parameters of the author's code to ours.
+
+    Parameters that his model creates but never uses are left out: a sixth LayerNorm, two vectors
+    of the head, and the LayerNorms of the head in blocks without one. A head whose matrix W_v was
+    already collapsed there arrives collapsed.
+
+    Args:
+        state_dict: the author's names and tensors.
+
+    Returns:
+        Our names and tensors, for ``load_state_dict(..., strict=True)`` of a `SHARNN` of the same
+        shape (with ``collapsed=True`` where the heads are collapsed).
+
+    Raises:
+        InputError: a name is unknown or missing, or the output's weight is not tied to the
+            embedding's.
+
+    Source: the names are those of github.com/Smerity/sha-rnn.
+
+    Example:
+        >>> theirs = {"encoder.weight": torch.ones(3, 2), "decoder.bias": torch.ones(3)}
+        >>> sorted(from_reference(theirs))
+        ['embedding.weight', 'output_bias']
+    """
+    for name in ("encoder.weight", "decoder.bias"):
+        if name not in state_dict:
+            raise InputError(f"not the author's parameters: {name!r} is missing")
+    tied = state_dict.get("decoder.weight", state_dict["encoder.weight"])
+    if not torch.equal(tied, state_dict["encoder.weight"]):
+        raise InputError("decoder.weight differs from encoder.weight: the model ties them")
+    ours = {
+        "embedding.weight": state_dict["encoder.weight"],
+        "output_bias": state_dict["decoder.bias"],
+    }
+    for name, tensor in state_dict.items():
+        if name in ("encoder.weight", "decoder.weight", "decoder.bias"):
+            continue
+        renamed = _rename(name, state_dict)
+        if renamed is not None:
+            ours[renamed] = tensor.reshape(-1) if name.endswith(_HEAD_VECTORS) else tensor
+    return ours
+
+
+def _rename(name: str, state_dict: Mapping[str, Tensor]) -> str | None:
+    """Our name of one of a block's parameters; None where it is never used."""
+    parts = name.split(".")
+    if len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit():
+        raise InputError(f"unknown parameter {name!r}: not one of the author's names")
+    block, rest = f"blocks.{parts[1]}", ".".join(parts[2:])
+    has_head = f"{block}.attn.q.weight" in state_dict
+    if rest.startswith(_UNUSED) or (not has_head and rest.startswith(_UNUSED_WITHOUT_HEAD)):
+        return None
+    if rest == "attn.vs":
+        collapsed = f"{block}.attn.vq.l1.weight" not in state_dict
+        return f"{block}.head.{'value_gate' if collapsed else 'value_scale'}"
+    for theirs, our in _BLOCK_NAMES.items():
+        if rest == theirs or rest.rpartition(".")[0] == theirs:
+            return f"{block}.{our}{rest.removeprefix(theirs)}"
+    raise InputError(f"unknown parameter {name!r}: not one of the author's names")
+
+
+def reference_parameter_count(config: ModelConfig) -> int:
+    """The number of parameters the author's code counts for a model of this shape.
+
+    It is our count plus what his model creates and never uses (see `from_reference`), and it is
+    the count behind the paper's table.
+
+    Args:
+        config: the model's shape.
+
+    Returns:
+        The count.
+
+    Source: paper, section 5, table of results: 51 M, 52 M and 54 M, heads collapsed.
+
+    Example:
+        >>> reference_parameter_count(ModelConfig(vocab_size=205, attention_layers=()))
+        50640077
+    """
+    d, heads = config.dim, config.head_count
+    block = 8 * d * d + 8 * d + config.boom_dim * (d + 1) + 6 * 2 * d  # LSTM, Boom, 6 LayerNorms
+    # W_q and LN_q; q_s, k_s, v_s; and four vectors that have no use
+    head = d * d + d + 2 * d + 3 * d + 4 * d
+    matrix = 0 if config.collapsed else 2 * d * d + 2 * d  # W_v
+    return config.vocab_size * (d + 1) + config.layers * block + heads * (head + matrix)
