@@ -24,7 +24,7 @@ def visible(time: int, rows: int, window: int | None, device: torch.device) -> T
     Returns:
         (time, rows + time) booleans, True where query i may look at key j.
 
-    Source: paper, section 4 (causal attention over memory and segment).
+    Source: paper, simplified attention.
 
     Example:
         >>> visible(2, 1, None, torch.device("cpu")).int()
@@ -51,7 +51,7 @@ class SingleHeadAttention(nn.Module):
         dropout: probability for queries, values and attention weights.
         collapsed: hold the value gate as one vector instead of the matrix that shapes it.
 
-    Source: paper, section 4 (single headed attention) and section 4.2 (over-parameterised vectors).
+    Source: paper, simplified attention and over-parameterisation of static vectors.
 
     Example:
         >>> head = SingleHeadAttention(8, dropout=0.0)
@@ -84,7 +84,7 @@ class SingleHeadAttention(nn.Module):
         """
         if self.collapsed:
             return self.value_gate
-        # (c, f) = W_v sigma(v_s) + b_v;  v_gate = sigma(f) tanh(c)            (section 4.2)
+        # (c, f) = W_v sigma(v_s) + b_v;  v_gate = sigma(f) tanh(c)  (paper: over-parameterisation)
         c, f = self.value_shape(torch.sigmoid(self.value_scale)).chunk(2)  # (dim,) each
         return torch.sigmoid(f) * torch.tanh(c)
 
@@ -117,7 +117,7 @@ class SingleHeadAttention(nn.Module):
             The output (batch, time, dim) and the attention weights (batch, time, memory + time)
             before dropout; each row of weights sums to 1.
         """
-        # q = sigma(q_s) LN_q(W_q h + b_q)                                     (section 4)
+        # q = sigma(q_s) LN_q(W_q h + b_q)                         (paper: simplified attention)
         q = torch.sigmoid(self.query_scale) * self.query_norm(self.query(h))
         q = self.dropout(q)  # (batch, time, dim)
         # q k' = q (sigma(k_s) rows)' = (q sigma(k_s)) rows'

@@ -31,6 +31,7 @@ from sharnn.training import SETTINGS, Result, resume, train
 DEFAULT_PRESET = "small"
 NAMED = (["enwik8"], ["sample"])  # everything else is a file
 INTERRUPTED = 130
+NO_MEMORY = "out of memory: use a smaller model, batch_size, segment_length or memory"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,8 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-        return _fail(str(error) or "out of memory", 1)
+    except (MemoryError, torch.OutOfMemoryError):
+        return _fail(NO_MEMORY, 1)
+    except OSError as error:
+        return _fail(str(error), 1)
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        return _fail(NO_MEMORY, 1)  # how torch says so on the CPU
 
 
 def _fail(message: str, code: int) -> int:
@@ -304,7 +311,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
-    """Text that a terminal can show, as soon as its bytes are there.
+    r"""Text that a terminal can show, as soon as its bytes are there.
 
     Bytes that are no UTF-8, and control characters that could command a terminal, become U+FFFD.
 
@@ -316,8 +323,8 @@ def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
         Pieces of text.
 
     Example:
-        >>> "".join(printable(b"caf", iter(b"\\xc3\\xa9 \\x1b\\xff")))
-        'café \\ufffd\\ufffd'
+        >>> "".join(printable(b"caf", iter(b"\xc3\xa9 \x1b\xff")))
+        'café ��'
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     yield _without_controls(decoder.decode(prompt))

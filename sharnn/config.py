@@ -36,7 +36,7 @@ class ModelConfig:
     Raises:
         InputError: a size is not positive, a block in ``attention_layers`` doesn't exist, ...
 
-    Source: paper, sections 3 and 4; the table of sizes in section 5.
+    Source: paper, model architecture and the table of settings.
 
     Example:
         >>> ModelConfig(dim=64, boom_dim=256, layers=2, attention_layers=(0,)).head_count

@@ -317,7 +317,7 @@ class Streams:
     Raises:
         InputError: there are too few bytes.
 
-    Source: paper, section 5.1 (batches of contiguous text).
+    Source: paper, training settings (batches of contiguous text).
 
     Example:
         >>> streams = Streams(np.frombuffer(b"abcdefg", dtype=np.uint8), batch_size=2)

@@ -61,7 +61,7 @@ def bits_per_byte(
         InputError: fewer than 2 bytes, a byte the model has no symbol for, or a setting that is
             not positive.
 
-    Source: paper, section 5 (evaluation with carried state and memory).
+    Source: paper, results (evaluation with carried state and memory).
 
     Example:
         >>> from sharnn.config import ModelConfig

@@ -69,7 +69,7 @@ def stream(
     Raises:
         InputError: a setting is out of range.
     """
-    _check(model, prompt, length, temperature, top_k, top_p)
+    _check(model, prompt, length, temperature, top_k, top_p, seed)
     random = torch.Generator()
     if seed is None:
         random.seed()
@@ -107,15 +107,21 @@ def draw(
     Returns:
         The symbol.
 
+    Raises:
+        InputError: the logits are not finite.
+
     Example:
         >>> draw(torch.tensor([0.0, 5.0, 1.0]), 0.0, None, None, torch.Generator())
         1
     """
     logits = logits.float().cpu()
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError("the model's predictions are not finite numbers: its weights are damaged")
     if temperature == 0:
         return int(logits.argmax())
     sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both
-    probabilities = torch.softmax(sorted_logits / temperature, dim=-1)
+    # The largest becomes 0, so that no temperature makes it infinite.
+    probabilities = torch.softmax((sorted_logits - sorted_logits[0]) / temperature, dim=-1)
     kept = len(symbols) if top_k is None else min(top_k, len(symbols))
     if top_p is not None:
         # A symbol stays while those before it have less than top_p, so one always stays.
@@ -142,6 +148,7 @@ def _check(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
+    seed: int | None,
 ) -> None:
     if not isinstance(prompt, (bytes, bytearray)):
         raise InputError(f"prompt must be bytes, got {type(prompt).__name__}: encode text first")
@@ -150,6 +157,8 @@ def _check(
             f"the prompt holds byte {max(prompt)}, "
             f"but the model has {model.config.vocab_size} symbols"
         )
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError(f"seed must be at least 0 and below 2**63, got {seed}")
     if length < 0:
         raise InputError(f"length must be at least 0, got {length}")
     if not 0 <= temperature < float("inf"):

@@ -34,11 +34,11 @@ def gelu(x: Tensor) -> Tensor:
     Returns:
         The same shape and dtype.
 
-    Source: paper, section 3.4; Hendrycks and Gimpel 2016, section 2.
+    Source: paper, Boom layer; Hendrycks and Gimpel 2016.
 
     Example:
-        >>> gelu(torch.tensor([0.0, 10.0]))
-        tensor([ 0.0000, 10.0000])
+        >>> gelu(torch.tensor([0.0, 1.0]))
+        tensor([0.0000, 0.8458])
     """
     return x * torch.sigmoid(1.702 * x)
 
@@ -84,7 +84,7 @@ class LSTM(nn.LSTM):
     Args:
         dim: width of input, hidden and cell.
 
-    Source: paper, section 3.1; the weights keep `torch.nn.LSTM`'s names and start.
+    Source: paper, model architecture; the weights keep `torch.nn.LSTM`'s names and start.
 
     Example:
         >>> output, (hidden, cell) = LSTM(8)(torch.zeros(2, 5, 8), None)
@@ -136,7 +136,7 @@ class Boom(nn.Module):
         dim: width d of input and output.
         boom_dim: inner width; what is over a multiple of d is cut off.
 
-    Source: paper, section 3.4 (the Boom layer).
+    Source: paper, Boom layer.
 
     Example:
         >>> Boom(8, 35)(torch.zeros(2, 5, 8)).shape
@@ -150,7 +150,7 @@ class Boom(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Takes and returns (batch, time, dim)."""
-        # u = gelu(W h + b);  Boom(h) = u_1 + ... + u_n, chunks of width d     (section 3.4)
+        # u = gelu(W h + b);  Boom(h) = u_1 + ... + u_n, chunks of width d  (paper: Boom layer)
         u = gelu(self.expand(h))  # (batch, time, boom_dim)
         chunks = u.shape[-1] // self.dim
         u = u[..., : chunks * self.dim].unflatten(-1, (chunks, self.dim))

@@ -115,7 +115,7 @@ class State:
         lstm: for each block the pair (hidden, cell), each (batch, dim).
         memory: for each block its memory; None where the block has no head.
 
-    Source: paper, section 4 (memory) and 5 (training with carried state).
+    Source: paper, simplified attention (its memory).
 
     Example:
         >>> state = State(((torch.zeros(2, 8), torch.ones(2, 8)),), (Memory(torch.zeros(2, 3, 8)),))

@@ -26,7 +26,7 @@ class Block(nn.Module):
         config: the model's shape.
         has_head: whether this block attends.
 
-    Source: paper, sections 3 and 4, and its figure of the block.
+    Source: paper, model architecture and the figure of a block.
 
     Example:
         >>> block = Block(ModelConfig(dim=8, boom_dim=32), has_head=False)
@@ -65,12 +65,13 @@ class Block(nn.Module):
             The output (batch, time, dim), the LSTM's state and the memory after the segment, and
             the attention weights (batch, time, memory + time), None without a head.
         """
-        # h = drop(LSTM(LN_start(h))): it replaces h, no residual               (section 3)
+        # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
         h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
         h = self.dropout(h)
         weights = None
         if self.head is not None:
-            # m = LN_mem(h);  h = LN_mid(h);  h = h + drop(head(h, [memory ; m]))  (section 4)
+            # m = LN_mem(h);  h = LN_mid(h);  h = h + drop(head(h, [memory ; m]))
+            #                                              (paper: simplified attention)
             rows = self.memory_norm(h)  # (batch, time, dim)
             h = self.middle_norm(h)
             memory = self._trim(memory, rows.shape[1], limit)
@@ -79,7 +80,7 @@ class Block(nn.Module):
             memory = Memory(rows.detach()) if memory is None else memory.append(rows, limit)
             memory = memory.newest(limit)
             h = h + self.dropout(read)
-        # h = LN_ff(h) + drop(Boom(LN_xff(h)))                                  (section 3.4)
+        # h = LN_ff(h) + drop(Boom(LN_xff(h)))                             (paper: Boom layer)
         h = self.skip_norm(h) + self.dropout(self.boom(self.boom_norm(h)))
         return h, lstm_state, memory, weights
 
@@ -109,7 +110,7 @@ class SHARNN(nn.Module):
     Args:
         config: the model's shape.
 
-    Source: paper, sections 3 to 5.
+    Source: paper, model architecture.
 
     Example:
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64, layers=2, attention_layers=(0,)))
@@ -194,7 +195,7 @@ class SHARNN(nn.Module):
             memories.append(rows)
             if weights is not None and return_attention:
                 attention[i] = weights
-        # logits = drop(h) E' + b, with the embedding's own matrix E             (section 3)
+        # logits = drop(h) E' + b, with the embedding's own matrix E (paper: model architecture)
         logits = F.linear(self.dropout(h), self.embedding.weight, self.output_bias)
         new_state = State(tuple(lstm), tuple(memories))
         return (logits, new_state, attention) if return_attention else (logits, new_state)
@@ -229,7 +230,7 @@ class SHARNN(nn.Module):
 
         Do it after training: the vector can no longer be trained through its matrix.
 
-        Source: paper, section 4.2 (over-parameterisation).
+        Source: paper, over-parameterisation of static vectors.
 
         Example:
             >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))

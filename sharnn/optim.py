@@ -25,7 +25,7 @@ class Lamb(torch.optim.Optimizer):
         weight_decay: this share of the weights is added to the step before its norm is taken.
         min_trust: the least trust ratio; None for plain LAMB.
 
-    Source: paper, section 5.1 (training; minimum trust); You et al. 2019, algorithm 2.
+    Source: paper, minimum trust; You et al. 2019, algorithm 2.
 
     Example:
         >>> weight = nn.Parameter(torch.ones(4))

@@ -38,7 +38,7 @@ def _axes(axes: Axes | None) -> Axes:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE):  # type: ignore[arg-type]
         return plt.subplots(layout="constrained")[1]
 
 
@@ -107,16 +107,16 @@ class LiveCurve:
         import matplotlib.pyplot as plt
         from IPython.display import display
 
-        figure = loss_curve(self.metrics).get_figure()
+        figure = loss_curve(self.metrics).figure
         if self.handle is None:
             self.handle = display(figure, display_id=True)
         else:
             self.handle.update(figure)
-        plt.close(figure)
+        plt.close(figure)  # type: ignore[arg-type]
 
 
 def visible_byte(byte: int) -> str:
-    """One character that stands for a byte in a picture.
+    r"""One character that stands for a byte in a picture.
 
     Args:
         byte: 0 to 255.
@@ -125,7 +125,7 @@ def visible_byte(byte: int) -> str:
         The ASCII character; a space, a line's end and other bytes get a mark.
 
     Example:
-        >>> "".join(map(visible_byte, "a b\\n\\u00e9".encode()))
+        >>> "".join(map(visible_byte, "a b\n\u00e9".encode()))
         'a·b↵□□'
     """
     if byte == 0x20:

@@ -57,7 +57,7 @@ class Recipe:
     Raises:
         InputError: a setting is out of range, or the run would never end.
 
-    Source: paper, section 5.1 and its table of settings; the author's code for the jitter.
+    Source: paper, training settings and their table; the author's code for the jitter.
 
     Example:
         >>> Recipe.preset("paper").lr
@@ -111,6 +111,7 @@ class Recipe:
             self._require(name, 0 < value < math.inf, "a positive number")
         for name in ("weight_decay", "warmup_steps", "segment_jitter", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "at least 0")
+        self._require("seed", self.seed < 2**63, "below 2**63")
         for name in ("beta1", "beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("short_segments", 0 <= self.short_segments <= 1, "from 0 to 1")

@@ -103,7 +103,7 @@ def reference_parameter_count(config: ModelConfig) -> int:
     Returns:
         The count.
 
-    Source: paper, section 5, table of results: 51 M, 52 M and 54 M, heads collapsed.
+    Source: paper, table of results: 51 M, 52 M and 54 M, heads collapsed.
 
     Example:
         >>> reference_parameter_count(ModelConfig(vocab_size=205, attention_layers=()))

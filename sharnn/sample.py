@@ -1,7 +1,8 @@
 """The built-in sample: generated pages in the shape of the Wikipedia dump.
 
 It takes over where enwik8 can't be had. It is not enwik8, and its numbers compare with nothing
-else. It has what the model should learn: markup, words, sentences, and facts that come back word for word thousands of bytes later.
+else. It has what the model should learn: markup, words, sentences, and facts that come back word
+for word thousands of bytes later.
 """
 
 from __future__ import annotations

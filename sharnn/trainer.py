@@ -60,6 +60,8 @@ class Position:
 class Trainer:
     """Trains a model by a recipe, one segment a step.
 
+    Where the training bytes end, all streams start over together, without a past.
+
     Args:
         model: the model; it is moved to the recipe's device.
         corpus: what it learns from.
@@ -68,8 +70,7 @@ class Trainer:
     Raises:
         InputError: the device is missing here, or the corpus too short for the batch.
 
-    Source: paper, section 5.1; the trap of the state's batch is that all streams start over
-    together, where the training bytes end.
+    Source: paper, training settings.
     """
 
     def __init__(self, model: SHARNN, corpus: Corpus, recipe: Recipe) -> None:
