@@ -1,0 +1,46 @@
+"""A model, its configuration and a recipe, all small enough for a test."""
+
+import torch
+
+from sharnn import SHARNN, ModelConfig, Recipe
+
+
+def small_config(**changes) -> ModelConfig:
+    values = {
+        "vocab_size": 256,
+        "dim": 16,
+        "boom_dim": 40,
+        "layers": 3,
+        "attention_layers": (1,),
+        "memory": 24,
+        "dropout": 0.0,
+    }
+    return ModelConfig(**{**values, **changes})
+
+
+def small_model(**changes) -> SHARNN:
+    """A model in evaluation mode whose head and gates are not as plain as at the start."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model = SHARNN(small_config(**changes)).eval()
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    return model
+
+
+def small_recipe(**changes) -> Recipe:
+    values = {
+        "steps": 12,
+        "epochs": None,
+        "batch_size": 3,
+        "segment_length": 20,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "warmup_steps": 2,
+        "log_every": 2,
+        "eval_every": 5,
+        "eval_bytes": 200,
+        "checkpoint_every": 4,
+        "device": "cpu",
+    }
+    return Recipe(**{**values, **changes})

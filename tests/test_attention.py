@@ -1,0 +1,105 @@
+"""The head against loops written from its equations."""
+
+import math
+
+import pytest
+import torch
+
+from sharnn.attention import SingleHeadAttention, visible
+from small import small_model
+
+
+def head_with_random_gates(dim: int = 8) -> SingleHeadAttention:
+    head = SingleHeadAttention(dim, dropout=0.0).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    return head
+
+
+def loop(head, h, rows, past, window):
+    """The design's equations, one query and one key at a time."""
+    dim = h.shape[-1]
+    kv = torch.cat([past, rows], dim=1)
+    c, f = head.value_shape(torch.sigmoid(head.value_scale)).chunk(2)
+    value_gate = torch.sigmoid(f) * torch.tanh(c)
+    output = torch.zeros_like(h)
+    weights = torch.zeros(h.shape[0], h.shape[1], kv.shape[1])
+    for b in range(h.shape[0]):
+        for i in range(h.shape[1]):
+            q = torch.sigmoid(head.query_scale) * head.query_norm(head.query(h[b, i]))
+            own = past.shape[1] + i
+            seen = range(max(0, own - window + 1), own + 1)
+            scores = []
+            for j in seen:
+                k = torch.sigmoid(head.key_scale) * kv[b, j]
+                scores.append((q * k).sum() / math.sqrt(dim))
+            shares = torch.softmax(torch.stack(scores), dim=0)
+            for share, j in zip(shares, seen, strict=True):
+                weights[b, i, j] = share
+                output[b, i] += share * value_gate * kv[b, j]
+    return output, weights
+
+
+@pytest.mark.parametrize("memory", [0, 1, 7])
+@pytest.mark.parametrize("window", [3, 1000])
+def test_head_equals_the_loop(memory, window):
+    head = head_with_random_gates()
+    h, rows, past = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.randn(2, memory, 8)
+    mask = visible(5, memory, window, h.device)
+    output, weights = head(h, rows, past if memory else None, mask)
+    expected_output, expected_weights = loop(head, h, rows, past, window)
+    torch.testing.assert_close(output, expected_output, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
+
+
+def test_no_gradient_reaches_the_memory_but_all_of_the_head_learns():
+    head = head_with_random_gates()
+    h, rows = (torch.randn(1, 4, 8, requires_grad=True) for _ in range(2))
+    output, _ = head(h, rows, torch.randn(1, 3, 8), visible(4, 3, None, h.device))
+    output.square().sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+    assert rows.grad.abs().sum() > 0
+
+
+def test_dropout_acts_on_queries_values_and_weights():
+    head = head_with_random_gates().train()
+    head.dropout.p = 0.5
+    calls = []
+    head.dropout.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape))
+    h, rows, past = torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(1, 3, 8)
+    _, weights = head(h, rows, past, visible(4, 3, None, h.device))
+    # q, the weights, then the values of the segment and of the memory
+    assert calls == [(1, 4, 8), (1, 4, 7), (1, 4, 8), (1, 3, 8)]
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+def test_rows_of_returned_attention_sum_to_1(heads, window):
+    model = small_model(attention_layers=heads, memory_window=window)
+    x = torch.randint(256, (2, 60))
+    state, remembered = None, 0
+    for segment in x.split(11, dim=1):
+        with torch.no_grad():
+            plain, _ = model(segment, state)
+            logits, state, attention = model(segment, state, return_attention=True)
+        torch.testing.assert_close(logits, plain, rtol=0, atol=0)
+        assert sorted(attention) == list(heads)
+        for weights in attention.values():
+            time = segment.shape[1]
+            assert weights.shape[:2] == (2, time)
+            assert weights.shape[2] <= remembered + time
+            assert (weights >= 0).all()
+            torch.testing.assert_close(weights.sum(-1), torch.ones(2, time))
+            future = torch.ones(time, time).triu(1).bool()
+            assert (weights[..., -time:][:, future] == 0).all()
+        remembered = state.memory_rows
+
+
+def test_a_model_without_heads_returns_no_attention():
+    model = small_model(attention_layers=())
+    _, state, attention = model(torch.randint(256, (1, 5)), return_attention=True)
+    assert attention == {}
+    assert state.memory_rows == 0

@@ -1,0 +1,79 @@
+"""Parts of a block against their equations."""
+
+import pytest
+import torch
+
+from sharnn.layers import LSTM, Boom, Dropout, gelu
+
+
+@pytest.mark.parametrize(("dim", "boom_dim"), [(8, 32), (8, 35), (7, 7), (6, 20)])
+def test_boom_cuts_sums_and_drops_the_rest(dim, boom_dim):
+    boom = Boom(dim, boom_dim)
+    h = torch.randn(2, 3, dim)
+    u = gelu(boom.expand(h))
+    expected = torch.zeros(2, 3, dim)
+    for chunk in range(boom_dim // dim):
+        expected += u[..., chunk * dim : (chunk + 1) * dim]
+    torch.testing.assert_close(boom(h), expected)
+
+
+def test_gelu_is_the_sigmoid_form():
+    x = torch.linspace(-5, 5, 101)
+    torch.testing.assert_close(gelu(x), x / (1 + torch.exp(-1.702 * x)))
+
+
+@pytest.mark.parametrize("time", [1, 6])
+def test_lstm_equals_its_equations_with_and_without_gradients(time):
+    lstm = LSTM(5)
+    x = torch.randn(2, time, 5)
+    h, c = torch.randn(2, 5), torch.randn(2, 5)
+    with torch.no_grad():
+        fast, (fast_h, fast_c) = lstm(x, (h, c))
+    slow, (slow_h, slow_c) = lstm(x, (h, c))
+    w, u = lstm.weight_ih_l0, lstm.weight_hh_l0
+    b = lstm.bias_ih_l0 + lstm.bias_hh_l0
+    for t in range(time):
+        i, f, g, o = (x[:, t] @ w.T + h @ u.T + b).chunk(4, dim=-1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        torch.testing.assert_close(slow[:, t], h, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fast[:, t], h, rtol=1e-5, atol=1e-6)
+    for ours in (fast_h, slow_h):
+        torch.testing.assert_close(ours, h, rtol=1e-5, atol=1e-6)
+    for ours in (fast_c, slow_c):
+        torch.testing.assert_close(ours, c, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    dropout = Dropout(p).train()
+    x = torch.ones(400, 1001)
+    y = dropout(x)
+    share = (y == 0).float().mean().item()
+    assert share == pytest.approx(p, abs=0.005)
+    assert y.mean().item() == pytest.approx(1, rel=0.03)
+    assert len(y.unique()) == 2
+    assert not torch.equal(dropout(x), y), "each call draws anew"
+    # neighbours share a 64-bit draw, but not their fate
+    both = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).float().mean().item()
+    assert both == pytest.approx(p * p, abs=0.01)
+
+
+def test_dropout_gradient_has_the_same_mask():
+    x = torch.ones(50, requires_grad=True)
+    y = Dropout(0.5).train()(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_dropout_is_off_in_evaluation_and_at_0():
+    x = torch.randn(5)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0).train()(x) is x
+
+
+def test_dropout_repeats_with_the_seed():
+    torch.manual_seed(3)
+    first = Dropout(0.3).train()(torch.ones(100))
+    torch.manual_seed(3)
+    assert torch.equal(Dropout(0.3).train()(torch.ones(100)), first)

@@ -1,0 +1,253 @@
+"""The model's promises: streams may be cut anywhere, nothing looks ahead, bad input is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from sharnn import SHARNN, InputError, ModelConfig
+from sharnn.layers import LAYER_NORM_EPS
+from small import small_config, small_model
+
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}  # of float64
+
+
+def chunked(model, x, cuts):
+    """Logits of a stream read in pieces."""
+    state, pieces = None, []
+    for piece in torch.tensor_split(x, cuts, dim=1):
+        logits, state = model(piece, state)
+        pieces.append(logits)
+    return torch.cat(pieces, dim=1), state
+
+
+def stepped(model, x):
+    """Logits of a stream read symbol by symbol."""
+    state, pieces = None, []
+    for i in range(x.shape[1]):
+        logits, state = model.step(x[:, i], state)
+        pieces.append(logits)
+    return torch.stack(pieces, dim=1), state
+
+
+def assert_same_state(one, other):
+    ours, theirs = one.to_tensors(), other.to_tensors()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], **TOLERANCE)
+
+
+SHAPES = [
+    {},
+    {"attention_layers": ()},
+    {"attention_layers": (0, 1, 2)},
+    {"attention_layers": (0,), "layers": 1},
+    {"dim": 7, "boom_dim": 17},
+    {"memory": 1},
+    {"collapsed": True},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("gradients", [True, False])
+def test_whole_equals_chunked_equals_stepped_while_the_memory_slides(shape, gradients):
+    """70 symbols against a memory of 24: it overflows, wherever the stream is cut."""
+    model = small_model(memory_window="sliding", **shape).double()
+    x = torch.randint(256, (2, 70))
+    with torch.set_grad_enabled(gradients):
+        whole, end = model(x)
+        results = [stepped(model, x)]
+        for cuts in ([1], [69], [24], [23, 25], [10, 11, 50], list(range(5, 70, 5))):
+            results.append(chunked(model, x, cuts))
+    for logits, state in results:
+        torch.testing.assert_close(logits, whole, **TOLERANCE)
+        assert_same_state(state, end)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_under_the_papers_rule_cuts_do_not_matter_until_the_memory_is_full(shape):
+    model = small_model(**{**shape, "memory": 70}).double()
+    x = torch.randint(256, (2, 70))
+    whole, end = model(x)
+    for logits, state in (stepped(model, x), chunked(model, x, [3, 20, 41])):
+        torch.testing.assert_close(logits, whole, **TOLERANCE)
+        assert_same_state(state, end)
+
+
+def test_the_papers_rule_trims_the_memory_to_what_the_segment_leaves():
+    """Each query sees the newest M - L rows from before its segment, and its segment so far."""
+    model = small_model(memory=24)
+    x = torch.randint(256, (1, 100))
+    state, position = None, 0
+    for length in (10, 10, 10, 24, 30, 1, 23, 2):
+        kept = min(position, 24, max(0, 24 - length))
+        _, state, attention = model(
+            x[:, position : position + length], state, return_attention=True
+        )
+        weights = attention[1]
+        assert weights.shape == (1, length, kept + length)
+        seen = torch.ones(length, kept + length).tril(kept).bool()
+        assert ((weights[0] > 0) == seen).all()
+        position = min(position + length, 100 - 30)
+        assert state.memory_rows <= 24
+
+
+def test_the_sliding_rule_shows_exactly_the_newest_rows():
+    model = small_model(memory=24, memory_window="sliding")
+    x = torch.randint(256, (1, 90))
+    _, state = model(x[:, :40])
+    _, _, attention = model(x[:, 40:], state, return_attention=True)
+    seen = (attention[1][0] > 0).sum(dim=-1)
+    assert (seen == 24).all()
+
+
+def test_both_rules_agree_step_by_step():
+    segment, sliding = small_model().double(), small_model(memory_window="sliding").double()
+    x = torch.randint(256, (2, 60))
+    with torch.no_grad():
+        torch.testing.assert_close(stepped(segment, x)[0], stepped(sliding, x)[0])
+
+
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+@pytest.mark.parametrize("heads", [(), (1,), (0, 1, 2)])
+def test_causality_no_later_byte_changes_an_earlier_logit(window, heads):
+    model = small_model(attention_layers=heads, memory_window=window)
+    x = torch.randint(256, (1, 50))
+    _, state = model(torch.randint(256, (1, 30)))
+    logits, _ = model(x, state)
+    for changed in (1, 17, 49):
+        other = x.clone()
+        other[0, changed] = (other[0, changed] + 1) % 256
+        others, _ = model(other, state)
+        assert torch.equal(others[:, :changed], logits[:, :changed])
+        assert not torch.equal(others[:, changed], logits[:, changed])
+
+
+def test_streams_of_a_batch_do_not_touch_each_other():
+    model = small_model().double()
+    x = torch.randint(256, (3, 40))
+    together, _ = model(x)
+    for i in range(3):
+        alone, _ = model(x[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, **TOLERANCE)
+
+
+def test_the_memory_remembers_beyond_what_the_lstm_carries():
+    """With the LSTM state wiped, only the memory can tell two pasts apart."""
+    model = small_model()
+    x = torch.randint(256, (1, 5))
+    outputs = []
+    for past in (b"one past here", b"another past!"):
+        _, state = model(torch.tensor([list(past)]))
+        zeros = tuple((torch.zeros_like(h), torch.zeros_like(c)) for h, c in state.lstm)
+        outputs.append(model(x, type(state)(zeros, state.memory))[0])
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_memory_argument_overrides_the_limit():
+    model = small_model(memory=24)
+    x = torch.randint(256, (1, 60))
+    state = None
+    for piece in x.split(5, dim=1):
+        _, state = model(piece, state, memory=7)
+    assert state.memory_rows == 7
+
+
+@pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
+def test_collapse_keeps_the_outputs(heads):
+    model = small_model(attention_layers=heads)
+    x = torch.randint(256, (2, 30))
+    before, _ = model(x)
+    names = {name for name, _ in model.named_parameters()}
+    model.collapse()
+    model.collapse()  # a second time changes nothing
+    after, _ = model(x)
+    torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-6)
+    assert not any("value_shape" in name for name, _ in model.named_parameters())
+    assert any("value_shape" in name for name in names)
+    assert model.config.collapsed
+
+
+def test_layer_norms_start_at_gain_1_and_matrices_at_the_authors_scale():
+    model = SHARNN(small_config(dim=64, boom_dim=256))
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 3 * 3 + 3  # start, skip, boom each; memory, middle, query with the head
+    for norm in norms:
+        assert norm.eps == LAYER_NORM_EPS
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
+    for weight in (model.embedding.weight, model.blocks[0].boom.expand.weight):
+        assert weight.std().item() == pytest.approx(0.1 / 64**0.5, rel=0.05)
+    assert (model.blocks[0].boom.expand.bias == 0).all()
+    assert (model.output_bias == 0).all()
+
+
+def test_output_is_tied_to_the_embedding():
+    model = small_model()
+    with torch.no_grad():
+        model.embedding.weight[65] = 0
+    logits, _ = model(torch.randint(256, (1, 3)))
+    torch.testing.assert_close(logits[0, :, 65], model.output_bias[65].expand(3))
+
+
+def test_a_state_can_be_continued_twice():
+    """Two continuations of one past: the second finds it as the first did."""
+    model = small_model()
+    with torch.no_grad():
+        _, past = model(torch.randint(256, (1, 10)))
+        x, other = torch.randint(256, (2, 1, 8))
+        first = model(x, past)[0]
+        model(other, past)
+        for symbol in other[0]:
+            past_again = model.step(symbol[None], past)[1]
+        assert past_again.memory_rows == 11
+        torch.testing.assert_close(model(x, past)[0], first, rtol=0, atol=0)
+
+
+def test_states_hold_no_gradients():
+    model = small_model()
+    _, state = model(torch.randint(256, (1, 10)))
+    assert not any(tensor.requires_grad for tensor in state.to_tensors().values())
+
+
+def test_any_integer_dtype_is_read():
+    model = small_model()
+    x = torch.randint(256, (1, 10))
+    expected, _ = model(x)
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        torch.testing.assert_close(model(x.to(dtype))[0], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: m(torch.randint(256, (5,))), "shape"),
+        (lambda m: m(torch.randint(256, (1, 0))), "shape"),
+        (lambda m: m(torch.zeros(1, 5)), "integers"),
+        (lambda m: m(torch.zeros(1, 5, dtype=torch.long), memory=0), "at least 1"),
+        (lambda m: m.step(torch.zeros(1, 1, dtype=torch.long)), "one symbol"),
+        (
+            lambda m: m(torch.zeros(2, 5, dtype=torch.long), m(torch.zeros(1, 5).long())[1]),
+            "streams",
+        ),
+        (
+            lambda m: m(
+                torch.zeros(1, 5, dtype=torch.long),
+                small_model(layers=4)(torch.zeros(1, 5).long())[1],
+            ),
+            "layers",
+        ),
+    ],
+)
+def test_bad_input_is_told_in_words(call, words):
+    with pytest.raises(InputError, match=words):
+        call(small_model())
+
+
+def test_presets_have_the_sizes_they_promise():
+    counts = {}
+    for name in ("tiny", "small", "medium"):
+        with torch.device("meta"):
+            counts[name] = SHARNN(ModelConfig.preset(name)).parameter_count()
+    assert counts["tiny"] < 1_000_000
+    assert 3_000_000 < counts["small"] < 4_000_000
+    assert 12_000_000 < counts["medium"] < 14_500_000
