@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,9 @@ def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["sharnn"])
             names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
+            # Clones lie as new tensors do. Where the file puts them, kernels may round otherwise,
+            # and a resumed run would drift from an uninterrupted one.
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} can't be read as safetensors: {error}") from error
     except (KeyError, ValueError) as error:
@@ -184,6 +187,6 @@ def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str)
             model = SHARNN(config)
         model.load_state_dict(weights, strict=True, assign=True)
     except (InputError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = textwrap.shorten(str(error).splitlines()[-1], 200, placeholder=" ...")
         raise InputError(f"{source} is damaged: {reason}") from error
     return model

@@ -74,17 +74,19 @@ class Memory:
         Returns:
             The new memory; this one still reads the same.
         """
+        rows = rows.detach()[:, -limit:]
         time = rows.shape[1]
         buffer, start, end = self._buffer, self._start, self._end
-        # A backward pass may still need the rows as they lie: then nothing is written beside them.
-        room = 0 if torch.is_grad_enabled() else buffer.storage.shape[1] - end
-        with torch.no_grad():
-            if buffer.used != end or room < time:
-                kept = self.newest(limit - time).rows
-                buffer = _grow(kept, time + max(limit // 4, 256))
-                start, end = 0, kept.shape[1]
-            buffer.storage[:, end : end + time] = rows
-            buffer.used = end + time
+        if torch.is_grad_enabled():
+            # A backward pass may still need the old rows as they lie. The new storage has no room
+            # to spare, so that a memory read from a checkpoint lies, and rounds, just the same.
+            return Memory(torch.cat([self.newest(limit - time).rows, rows], dim=1))
+        if buffer.used != end or buffer.storage.shape[1] - end < time:
+            kept = self.newest(limit - time).rows
+            buffer = _grow(kept, time + max(limit // 4, 256))
+            start, end = 0, kept.shape[1]
+        buffer.storage[:, end : end + time] = rows
+        buffer.used = end + time
         return Memory._view(buffer, start, end + time).newest(limit)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Memory:

@@ -9,6 +9,8 @@ import torch
 
 from sharnn import Corpus, load_corpus
 
+torch.set_num_threads(1)  # for models this small the second thread only waits
+
 
 @pytest.fixture(autouse=True)
 def _same_start():

@@ -1,0 +1,182 @@
+"""Models on disk: the round trip is exact, damage is told in one line, and no code is run."""
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sharnn import SHARNN, InputError, load, save
+from sharnn.checkpoint import write_atomically
+from small import small_config, small_model
+
+
+@pytest.mark.parametrize("shape", [{}, {"attention_layers": ()}, {"memory_window": "sliding"}])
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_the_round_trip_is_exact(tmp_path, shape, collapsed):
+    model = small_model(**shape)
+    if collapsed:
+        model.collapse()
+    path = tmp_path / "model.safetensors"
+    save(model, path)
+    again = load(path)
+    assert again.config == model.config
+    assert not again.training
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    x = torch.randint(256, (1, 40))
+    assert torch.equal(again(x)[0], model(x)[0])
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    save(small_model(), tmp_path / "m.safetensors")
+    before = torch.get_rng_state()
+    load(tmp_path / "m.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loaded_model_can_be_trained(tmp_path):
+    save(small_model(), tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors").train()
+    model(torch.randint(256, (1, 5)))[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_run_folder_gives_its_best_model_else_its_last(tmp_path):
+    last, best = small_model(), small_model(dim=20)
+    save(last, tmp_path / "last.safetensors")
+    assert load(tmp_path).config.dim == 16
+    save(best, tmp_path / "best.safetensors")
+    assert load(str(tmp_path)).config.dim == 20
+
+
+def header_of(path) -> bytes:
+    size = struct.unpack("<Q", path.read_bytes()[:8])[0]
+    return path.read_bytes()[8 : 8 + size]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small_model(), path)
+    return path
+
+
+def damage_truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_empty(path):
+    path.write_bytes(b"")
+
+
+def damage_garbage(path):
+    path.write_bytes(os.urandom(5000))
+
+
+def damage_pickle(path):
+    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+
+
+def damage_foreign(path):
+    save_file({"w": torch.zeros(3)}, path)
+
+
+def damage_config(change):
+    def damage(path):
+        config = {**small_config().to_dict(), **change}
+        header = {"format": 1, "config": config}
+        save_file(small_model().state_dict(), path, {"sharnn": json.dumps(header)})
+
+    return damage
+
+
+def damage_format(path):
+    header = {"format": 99, "config": small_config().to_dict()}
+    save_file(small_model().state_dict(), path, {"sharnn": json.dumps(header)})
+
+
+def damage_json(path):
+    save_file(small_model().state_dict(), path, {"sharnn": "[not json"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_truncate,
+        damage_empty,
+        damage_garbage,
+        damage_pickle,
+        damage_foreign,
+        damage_format,
+        damage_json,
+        damage_config({"dim": 32}),
+        damage_config({"layers": 10**9}),
+        damage_config({"dim": 10**12, "boom_dim": 10**12}),
+        damage_config({"attention_layers": [0]}),
+        damage_config({"colour": "red"}),
+        damage_config({"dim": "16"}),
+    ],
+)
+def test_damaged_and_foreign_files_are_told_in_one_line(saved, damage):
+    damage(saved)
+    with pytest.raises(InputError) as caught:
+        load(saved)
+    assert "m.safetensors" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("place", ["nowhere", "nowhere/at/all", "../wiki-small"])
+def test_a_model_that_is_not_there(tmp_path, place):
+    with pytest.raises(InputError, match="no model at"):
+        load(tmp_path / place)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        load(tmp_path)
+
+
+def test_a_name_with_another_ending_is_refused(tmp_path):
+    with pytest.raises(InputError, match="safetensors"):
+        save(small_model(), tmp_path / "model.pt")
+
+
+def test_a_pickle_that_would_run_code_does_not(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "boom"),))
+
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError):
+        load(path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    write_atomically(path, b"old")
+
+    def no_room(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(InputError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_the_file_holds_weights_and_plain_json_only(saved):
+    header = json.loads(header_of(saved))
+    assert json.loads(header["__metadata__"]["sharnn"])["config"]["dim"] == 16
+    assert {name for name in header if name != "__metadata__"} == set(small_model().state_dict())
+
+
+def test_the_whole_file_is_no_larger_than_its_weights(saved):
+    weights = sum(tensor.numel() * 4 for tensor in SHARNN(small_config()).state_dict().values())
+    assert saved.stat().st_size < weights + 8000

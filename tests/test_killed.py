@@ -1,0 +1,105 @@
+"""A real training process, killed and interrupted at many moments, as users and machines do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sharnn import load
+from sharnn.sample import sample_bytes
+
+pytestmark = pytest.mark.slow
+SETTINGS = """--preset tiny --dim 48 --boom-dim 96 --memory 64 --dropout 0.1 --batch-size 4
+--segment-length 48 --steps 400 --warmup-steps 5 --checkpoint-every 3 --eval-every 20
+--eval-bytes 500 --log-every 1 --threads 1 --quiet""".split()
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "sharnn", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_lines(process, path, count):
+    """Waits until the run has logged so many steps; False if it ended first."""
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text"
+    path.write_bytes(sample_bytes(30_000))
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = start("--data", text, "--out", folder, *SETTINGS)
+    assert process.wait(120) == 0, process.stderr.read()
+    return load_file(folder / "last.safetensors")
+
+
+def assert_same_end(folder, uninterrupted):
+    tensors = load_file(folder / "last.safetensors")
+    assert tensors.keys() == uninterrupted.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, uninterrupted[name]), name
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps)
+    assert set(steps) == set(range(1, 401))
+
+
+def test_killed_at_many_moments_it_ends_as_if_nothing_had_happened(tmp_path, text, uninterrupted):
+    folder = tmp_path / "run"
+    arguments = ["--data", text, "--out", folder, *SETTINGS]
+    kills = 0
+    for lines, pause in ((1, 0.0), (31, 0.002), (90, 0.011), (150, 0.005), (260, 0.017)):
+        process = start(*arguments)
+        if wait_for_lines(process, folder / "metrics.jsonl", lines):
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait(60)
+        assert load(folder).config.dim == 48, "a checkpoint that loads, at any moment"
+        arguments = ["--resume", folder, "--threads", "1", "--quiet"]
+    assert kills >= 4
+    assert start(*arguments).wait(120) == 0
+    assert_same_end(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_says_how_to_go_on_and_does(tmp_path, text, uninterrupted, number):
+    folder = tmp_path / "run"
+    process = start("--data", text, "--out", folder, *SETTINGS)
+    assert wait_for_lines(process, folder / "metrics.jsonl", 100)
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    message = process.stderr.read()
+    assert message.count("\n") == 1
+    assert f"go on with: sharnn train --resume {folder}" in message
+    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert 99 <= done < 400
+    assert start("--resume", folder, "--threads", "1", "--quiet").wait(120) == 0
+    assert_same_end(folder, uninterrupted)
+
+
+def test_two_interrupts_end_it_at_once(tmp_path, text):
+    folder = tmp_path / "run"
+    process = start("--data", text, "--out", folder, *SETTINGS)
+    assert wait_for_lines(process, folder / "metrics.jsonl", 30)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "Traceback" not in process.stderr.read()
+    assert load(folder).config.dim == 48
