@@ -163,7 +163,7 @@ def _add_fields(group: argparse._ArgumentGroup, settings: type) -> None:
             "--" + field.name.replace("_", "-"),
             type=_field_type(str(field.type)),
             default=argparse.SUPPRESS,
-            metavar="N,N" if "tuple" in str(field.type) else "VALUE",
+            metavar="N,N|none" if "tuple" in str(field.type) else "VALUE",
             help=texts[field.name].replace("`", "").replace("%", "%%"),
         )
 
@@ -180,10 +180,12 @@ def _field_texts(settings: type) -> dict[str, str]:
 
 
 def _field_type(annotation: str) -> Callable[[str], Any]:
-    """Turns a flag's text into a value of an annotated type; ``none`` where it may be None."""
+    """Turns a flag's text into a value of an annotated type; ``none`` where it may be None or empty."""
 
     def parse(text: str) -> Any:
-        if "None" in annotation and text.lower() == "none":
+        if text.lower() == "none" and "tuple" in annotation:
+            return ()
+        if text.lower() == "none" and "None" in annotation:
             return None
         if "tuple" in annotation:
             return tuple(int(part) for part in text.split(",") if part.strip())

@@ -114,7 +114,7 @@ def draw(
         >>> draw(torch.tensor([0.0, 5.0, 1.0]), 0.0, None, None, torch.Generator())
         1
     """
-    logits = logits.float().cpu()
+    logits = logits.double().cpu()
     if not bool(torch.isfinite(logits).all()):
         raise InputError("the model's predictions are not finite numbers: its weights are damaged")
     if temperature == 0:

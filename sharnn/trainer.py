@@ -82,6 +82,12 @@ class Trainer:
         self.model = model.to(self.device)
         self.corpus = corpus
         self.streams = Streams(corpus.train, recipe.batch_size)
+        if self.streams.length < recipe.segment_length:
+            raise InputError(
+                f"{corpus.name} is too short: {len(corpus.train):,} bytes to train on make "
+                f"{recipe.batch_size} streams of {self.streams.length}, less than one segment of "
+                f"{recipe.segment_length}; lower batch_size or segment_length"
+            )
         self.optimizer = make_optimizer(
             model,
             recipe.optimizer,
@@ -153,7 +159,7 @@ class Trainer:
 
     def _next_segment(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets (batch, time) of the next segment; starts over at the streams' end."""
-        if self.streams.length - self.offset < min(SHORTEST_SEGMENT, self.streams.length):
+        if self.streams.length - self.offset < min(SHORTEST_SEGMENT, self.recipe.segment_length):
             self.epoch, self.offset, self.state = self.epoch + 1, 0, None
         x, y = self.streams.segment(self.offset, self.recipe.segment(self.step_count))
         self.offset += x.shape[1]

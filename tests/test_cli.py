@@ -1,0 +1,245 @@
+"""The command line: what it prints, and one clear line for whatever it can't do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import sharnn
+from sharnn import bits_per_byte, generate, load
+from sharnn.cli import main
+from sharnn.sample import sample_bytes
+
+SETTINGS = """--preset tiny --dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16
+--steps 3 --eval-bytes 50 --threads 1""".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    path = folder / "text"
+    path.write_bytes(sample_bytes(20_000))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder, text):
+    assert main(["train", "--data", str(text), "--out", str(folder / "run"), *SETTINGS]) == 0
+    return folder / "run"
+
+
+def call(capfdbinary, *arguments):
+    """Exit code, output and error stream of a command."""
+    capfdbinary.readouterr()
+    code = main([str(argument) for argument in arguments])
+    captured = capfdbinary.readouterr()
+    return code, captured.out.decode(), captured.err.decode()
+
+
+def test_train_shows_progress_and_says_where_the_model_is(capfdbinary, text, tmp_path):
+    code, out, err = call(
+        capfdbinary, "train", "--data", text, "--out", tmp_path / "r", *SETTINGS, "--log-every", 1
+    )
+    assert code == 0
+    assert out.startswith("done after 3 steps; best validation ")
+    assert out.endswith(f"saved in {tmp_path / 'r'}\n")
+    assert "100%" in err
+    assert "bits per byte" in err
+    assert "kB/s" in err
+
+
+def test_quiet_shows_none(capfdbinary, text, tmp_path):
+    code, _, err = call(
+        capfdbinary, "train", "--data", text, "--out", tmp_path / "r", *SETTINGS, "--quiet"
+    )
+    assert (code, err) == (0, "")
+
+
+def test_flags_change_the_model_and_the_recipe(text, tmp_path):
+    flags = "--attention-layers 0,3 --optimizer lamb --min-trust none --lr 0.01 --quiet".split()
+    out = str(tmp_path / "r")
+    assert main(["train", "--data", str(text), "--out", out, *SETTINGS, *flags]) == 0
+    settings = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert settings["model"]["attention_layers"] == [0, 3]
+    assert settings["recipe"]["min_trust"] is None
+    assert settings["recipe"]["lr"] == 0.01
+    assert settings["recipe"]["minutes"] is None, "--steps replaces the preset's minutes"
+
+
+def test_a_model_without_heads(text, tmp_path):
+    flags = ["--attention-layers", "none", "--quiet"]
+    out = str(tmp_path / "r")
+    assert main(["train", "--data", str(text), "--out", out, *SETTINGS, *flags]) == 0
+    assert load(out).config.attention_layers == ()
+
+
+def test_resume_finds_its_data_from_anywhere(capfdbinary, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(text.parent)
+    assert main(["train", "--data", "text", "--out", str(tmp_path / "r"), *SETTINGS]) == 0
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capfdbinary, "train", "--resume", "r", "--steps", 6)
+    assert code == 0
+    assert "done after 6 steps" in out
+
+
+def test_eval_in_words_and_json(capfdbinary, run, text):
+    code, out, _ = call(capfdbinary, "eval", run, "--data", text)
+    assert code == 0
+    assert out.endswith("bits per byte over 19,999 bytes\n")
+    code, out, _ = call(capfdbinary, "eval", run, "--data", text, "--json")
+    values = json.loads(out)
+    assert values["bytes"] == 19_999
+    assert values["bits_per_byte"] == pytest.approx(bits_per_byte(load(run), text))
+    assert values["part"] == "all"
+
+
+def test_eval_of_a_part_and_a_memory(capfdbinary, run, text):
+    values = []
+    for flags in (["--part", "test"], ["--part", "test", "--memory", 1]):
+        code, out, _ = call(capfdbinary, "eval", run, "--data", text, "--json", *flags)
+        assert code == 0
+        values.append(json.loads(out))
+    assert values[0]["bytes"] == 999
+    assert values[0]["bits_per_byte"] != values[1]["bits_per_byte"]
+
+
+def test_eval_of_several_files(capfdbinary, run, text):
+    code, out, _ = call(capfdbinary, "eval", run, "--data", text, text, "--json")
+    assert code == 0
+    assert json.loads(out)["bytes"] == 39_999
+
+
+def test_generate_prints_prompt_and_text(capfdbinary, run):
+    arguments = ("generate", run, "--prompt", "é [[", "--length", 30, "--seed", 4)
+    code, out, _ = call(capfdbinary, *arguments)
+    assert code == 0
+    assert out.startswith("é [[")
+    assert out.endswith("\n")
+    assert call(capfdbinary, *arguments)[1] == out
+    main([str(argument) for argument in (*arguments, "--raw")])
+    expected = generate(load(run), "é [[".encode(), 30, temperature=0.8, seed=4)
+    assert capfdbinary.readouterr().out == expected
+
+
+def test_data_describes(capfdbinary, text):
+    code, out, _ = call(capfdbinary, "data", text)
+    assert code == 0
+    assert "train 18,000 bytes, valid 1,000, test 1,000" in out
+
+
+def test_data_sample(capfdbinary):
+    code, out, _ = call(capfdbinary, "data", "sample")
+    assert code == 0
+    assert "not enwik8" in out
+
+
+def test_version_and_help(capsys):
+    for flag in ("--version", "--help"):
+        with pytest.raises(SystemExit) as caught:
+            main([flag])
+        assert caught.value.code == 0
+    assert sharnn.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["data", "train", "eval", "generate"])
+def test_every_command_has_help_with_defaults(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "default" in out or command == "data"
+    if command == "train":
+        assert "--attention-layers" in out
+        assert "--min-trust" in out
+
+
+BAD = """
+nothing at all:
+unknown command: fly
+data missing file: data {folder}/nowhere
+data folder: data {folder}
+data split: data {text} --split 1,2
+train without data: train --out {folder}/x
+train without out: train --data {text}
+train unknown preset: train --data {text} --out {folder}/x --preset huge
+train missing data: train --data {folder}/nowhere --out {folder}/x
+train short data: train --data {short} --out {folder}/x
+train batch too large: train --data {text} --out {folder}/x --batch-size 30000
+train bad number: train --data {text} --out {folder}/x --lr fast
+train negative: train --data {text} --out {folder}/x --lr -1
+train zero steps: train --data {text} --out {folder}/x --steps 0
+train bad head: train --data {text} --out {folder}/x --attention-layers 9
+train head words: train --data {text} --out {folder}/x --attention-layers second
+train narrow boom: train --data {text} --out {folder}/x --dim 64 --boom-dim 32
+train bad optimiser: train --data {text} --out {folder}/x --optimizer sgd
+train no such device: train --data {text} --out {folder}/x --device mars
+train over a run: train --data {text} --out {run}
+train out is a file: train --data {text} --out {text}
+train out under a file: train --data {text} --out {text}/x
+train split too large: train --data {text} --out {folder}/x --split 30000,1,1
+train endless: train --data {text} --out {folder}/x --epochs none
+train unknown flag: train --data {text} --out {folder}/x --colour red
+train float16 on a cpu: train --data {text} --out {folder}/x --device cpu --precision float16
+train enormous: train --data {text} --out {folder}/x --dim 4000000 --boom-dim 4000000
+resume nothing: train --resume {folder}/nowhere
+resume other data: train --resume {run} --data {short} --split 10,10,10
+resume elsewhere: train --resume {run} --out {folder}/x
+resume other model: train --resume {run} --dim 32
+eval nothing: eval {folder}/nowhere --data {text}
+eval no data: eval {run}
+eval missing data: eval {run} --data {folder}/nowhere
+eval empty data: eval {run} --data {empty}
+eval one byte: eval {run} --data {one}
+eval not a model: eval {text} --data {text}
+eval truncated model: eval {truncated} --data {text}
+eval folder without model: eval {folder} --data {text}
+eval memory 0: eval {run} --data {text} --memory 0
+eval bad part: eval {run} --data {text} --part most
+eval all of a named corpus: eval {run} --data sample --part all
+generate nothing: generate {folder}/nowhere
+generate bad length: generate {run} --length -1
+generate bad temperature: generate {run} --temperature -2
+generate bad top-k: generate {run} --top-k 0
+generate bad top-p: generate {run} --top-p 2
+generate bad seed: generate {run} --seed -1
+generate huge seed: generate {run} --seed 99999999999999999999999
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("line", BAD, ids=lambda line: line.split(":")[0])
+def test_bad_input_gets_one_clear_line(capfdbinary, folder, text, run, line):
+    files = {"empty": b"", "one": b"x", "short": sample_bytes(100)}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    truncated = folder / "truncated.safetensors"
+    truncated.write_bytes((run / "last.safetensors").read_bytes()[:-500])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    places = {name: folder / name for name in files} | {"truncated": truncated}
+    words = line.partition(":")[2].format(folder=folder, text=text, run=run, **places)
+    code, out, err = call(capfdbinary, *words.split())
+    assert code != 0
+    assert out == ""
+    assert err.startswith("sharnn: ")
+    assert err.count("\n") == 1
+    assert len(err) < 500
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before, "nothing is lost, and nothing is left"
+
+
+def test_as_a_module_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "sharnn", "eval", str(tmp_path), "--data", "x"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("sharnn: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_who_leaves_early_is_no_error(run):
+    command = f"{sys.executable} -m sharnn generate {run} --length 2000 --seed 1 | head -c 10"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    assert result.stderr == b""

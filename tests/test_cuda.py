@@ -1,0 +1,64 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import pytest
+import torch
+
+from sharnn import SHARNN, ModelConfig, bits_per_byte, generate, resume, train
+from small import small_config, small_model, small_recipe
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_the_gpu_gives_the_cpus_numbers():
+    model = small_model()
+    x = torch.randint(256, (2, 60))
+    expected, _ = model(x)
+    model.cuda()
+    state, pieces = None, []
+    for piece in x.cuda().split(13, dim=1):
+        logits, state = model(piece, state)
+        pieces.append(logits)
+    whole = small_model(memory_window="segment")(x)[0]
+    torch.testing.assert_close(whole, expected)
+    torch.testing.assert_close(pieces[0].cpu(), expected[:, :13], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["auto", "bfloat16", "float32"])
+def test_it_trains_evaluates_and_writes(corpus, precision):
+    config = ModelConfig(dim=128, boom_dim=512, layers=2, attention_layers=(0,), memory=256)
+    recipe = small_recipe(
+        steps=60,
+        batch_size=8,
+        segment_length=64,
+        device="cuda",
+        precision=precision,
+        optimizer="muon",
+        lr=1e-2,
+        eval_every=1000,
+        checkpoint_every=1000,
+    )
+    before = bits_per_byte(SHARNN(config).cuda(), corpus.valid)
+    result = train(config, corpus, recipe, progress=False)
+    assert result.reason == "done"
+    assert bits_per_byte(result.model, corpus.valid) < before - 2
+    assert len(generate(result.model, b"The ", 20, seed=1)) == 20
+
+
+def test_loss_scaling_skips_its_first_overflows_and_recovers(corpus):
+    recipe = small_recipe(steps=30, device="cuda", precision="float16", batch_size=8)
+    result = train(small_config(dim=128, boom_dim=128), corpus, recipe, progress=False)
+    assert result.reason == "done"
+
+
+def test_a_run_resumes_on_the_gpu(tmp_path, corpus):
+    recipe = small_recipe(steps=4, device="cuda")
+    train(small_config(dropout=0.1), corpus, recipe, tmp_path / "r", progress=False)
+    result = resume(tmp_path / "r", corpus, {"steps": 8}, progress=False)
+    assert result.metrics[-1]["step"] == 8
+
+
+def test_a_run_of_the_gpu_goes_on_without_one(tmp_path, corpus):
+    recipe = small_recipe(steps=4, device="cuda")
+    train(small_config(), corpus, recipe, tmp_path / "r", progress=False)
+    changes = {"steps": 6, "device": "cpu", "precision": "auto"}
+    assert resume(tmp_path / "r", corpus, changes, progress=False).reason == "done"

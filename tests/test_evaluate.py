@@ -1,0 +1,96 @@
+"""Bits per byte: every byte counts once, however it is cut, and the units are bits."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sharnn import SHARNN, InputError, ModelConfig, bits_per_byte
+from small import small_model
+
+TEXT = bytes(torch.randint(256, (500,), generator=torch.Generator().manual_seed(5)).tolist())
+
+
+def plain(model, text, streams=1, **kwargs):
+    """One byte after another, from the definition."""
+    length = -(-(len(text) - 1) // streams)
+    nats = 0.0
+    for stream in range(streams):
+        piece = text[stream * length : (stream + 1) * length + 1]
+        state = None
+        for byte, following in pairwise(piece):
+            logits, state = model.step(torch.tensor([byte]), state, **kwargs)
+            nats += F.cross_entropy(logits, torch.tensor([following])).item()
+    return nats / (len(text) - 1) / math.log(2)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 7])
+@pytest.mark.parametrize("segment_length", [1, 10, 499])
+def test_it_is_the_sum_over_every_byte_but_the_first(streams, segment_length):
+    model = small_model(memory_window="sliding")
+    bits = bits_per_byte(model, TEXT, batch_size=streams, segment_length=segment_length)
+    assert bits == pytest.approx(plain(model, TEXT, streams), abs=1e-5)
+
+
+@pytest.mark.parametrize("memory", [1, 5, 1000])
+def test_memory_can_be_any_length(memory):
+    model = small_model(memory_window="sliding")
+    bits = bits_per_byte(model, TEXT, batch_size=1, memory=memory)
+    assert bits == pytest.approx(plain(model, TEXT, memory=memory), abs=1e-5)
+
+
+def test_a_model_that_knows_nothing_needs_8_bits():
+    model = SHARNN(ModelConfig(dim=16, boom_dim=32))
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+    assert bits_per_byte(model, TEXT) == pytest.approx(8, abs=1e-6)
+
+
+def test_a_model_that_knows_the_text_needs_almost_none():
+    model = SHARNN(ModelConfig(dim=16, boom_dim=32))
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+        model.output_bias[ord("a")] = 30
+    assert bits_per_byte(model, b"a" * 300) < 1e-6
+
+
+def test_bytes_paths_and_tensors_give_the_same(tmp_path):
+    model = small_model()
+    (tmp_path / "f").write_bytes(TEXT)
+    array = np.frombuffer(TEXT, dtype=np.uint8)
+    values = {
+        bits_per_byte(model, data)
+        for data in (TEXT, tmp_path / "f", array, torch.from_numpy(array.copy()))
+    }
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_left_and_dropout_is_off(training):
+    model = small_model(dropout=0.5).train(training)
+    assert bits_per_byte(model, TEXT) == bits_per_byte(model, TEXT)
+    assert model.training == training
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "words"),
+    [
+        (b"", {}, "at least 2 bytes"),
+        (b"a", {}, "at least 2 bytes"),
+        (b"abc", {"batch_size": 0}, "at least 1"),
+        (b"abc", {"segment_length": 0}, "at least 1"),
+        (b"abc", {"memory": 0}, "at least 1"),
+        ("nowhere", {}, "does not exist"),
+    ],
+)
+def test_what_can_not_be_scored(data, settings, words):
+    with pytest.raises(InputError, match=words):
+        bits_per_byte(small_model(), data, **settings)
+
+
+def test_bytes_without_a_symbol_are_refused():
+    with pytest.raises(InputError, match="byte 200, but the model has 100 symbols"):
+        bits_per_byte(small_model(vocab_size=100), b"abc\xc8")

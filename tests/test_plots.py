@@ -1,0 +1,75 @@
+"""Pictures show the numbers they were given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from sharnn import InputError
+from sharnn.plots import LiveCurve, attention_map, loss_curve, visible_byte
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+LINES = [
+    {"step": 2, "bytes": 1000, "train_bits_per_byte": 6.0},
+    {"step": 2, "valid_bits_per_byte": 5.5},
+    {"step": 4, "bytes": 3000, "train_bits_per_byte": 4.0},
+]
+
+
+def test_the_curve_is_over_the_bytes_read():
+    axes = loss_curve(LINES)
+    train, valid = axes.get_lines()
+    assert train.get_xydata().tolist() == [[1, 6], [4, 4]]
+    assert valid.get_xydata().tolist() == [[1, 5.5]]
+    assert axes.get_ylabel() == "bits per byte"
+    assert "thousands" in axes.get_xlabel()
+
+
+def test_no_metrics_no_lines():
+    assert loss_curve([]).get_lines() == []
+
+
+def test_the_live_curve_redraws_one_picture(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(("update", figure))
+
+    def display(figure, display_id):
+        shown.append(("new", figure))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    curve = LiveCurve(every=1)
+    for line in LINES:
+        curve(line)
+    assert [kind for kind, _ in shown] == ["new", "update", "update"]
+    assert not plt.get_fignums(), "figures that are shown are closed"
+
+
+def test_the_map_sums_neighbouring_keys():
+    weights = torch.softmax(torch.randn(3, 10), dim=-1)
+    axes = attention_map(weights, b"a \n", columns=5)
+    image = axes.get_images()[0]
+    expected = weights.reshape(3, 5, 2).sum(-1)
+    np.testing.assert_allclose(image.get_array(), expected, atol=1e-6)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "·", "↵"]
+    left, right, *_ = image.get_extent()
+    assert (left, right) == (-7, 3), "the memory lies before 0, the segment after"
+
+
+def test_a_map_whose_text_does_not_fit():
+    with pytest.raises(InputError, match="a row for each of 2 bytes"):
+        attention_map(torch.ones(3, 4), b"ab")
+
+
+def test_every_byte_has_a_mark_of_width_1():
+    marks = [visible_byte(byte) for byte in range(256)]
+    assert all(len(mark) == 1 and mark.isprintable() for mark in marks)
