@@ -180,7 +180,7 @@ def _field_texts(settings: type) -> dict[str, str]:
 
 
 def _field_type(annotation: str) -> Callable[[str], Any]:
-    """Turns a flag's text into a value of an annotated type; ``none`` where it may be None or empty."""
+    """Turns a flag's text into a value of an annotated type; ``none`` is None or an empty tuple."""
 
     def parse(text: str) -> Any:
         if text.lower() == "none" and "tuple" in annotation:
