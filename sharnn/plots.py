@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours can be told apart by the colour-blind; the grey reads on dark and light.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#808080"
-STYLE: dict[str, Any] = {
-    "figure.figsize": (8, 4),
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "font.size": 10,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dddddd",
-}
+GRID = "#dddddd"
 
 
 def _axes(axes: Axes | None) -> Axes:
@@ -38,8 +29,11 @@ def _axes(axes: Axes | None) -> Axes:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
-    with plt.rc_context(STYLE):  # type: ignore[arg-type]
-        return plt.subplots(layout="constrained")[1]
+    # Not by rcParams: in a notebook, a context around the first figure turns later ones off.
+    axes = plt.subplots(figsize=(8, 4), dpi=110, facecolor="white", layout="constrained")[1]
+    axes.grid(color=GRID)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
 def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> Axes:
