@@ -11,7 +11,34 @@ from torch import Tensor, nn
 WEIGHT_NORM_CAP = 10.0
 
 
-class Lamb(torch.optim.Optimizer):
+class _TensorByTensor(torch.optim.Optimizer):
+    """An optimiser that moves each parameter by a rule of its own, `_update`."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Moves every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the loss with gradients, as in `torch.optim`.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, group)
+        return loss
+
+    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class Lamb(_TensorByTensor):
     """LAMB with a minimum trust ratio and without bias correction.
 
     Each tensor takes an Adam step whose length is scaled by the trust ratio, the norm of the
@@ -54,26 +81,6 @@ class Lamb(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Moves every parameter that has a gradient.
-
-        Args:
-            closure: recomputes the loss with gradients, as in `torch.optim`.
-
-        Returns:
-            The closure's loss, or None.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group)
-        return loss
-
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
@@ -99,7 +106,7 @@ class Lamb(torch.optim.Optimizer):
         weight.sub_(step.mul_(trust * group["lr"]))
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(_TensorByTensor):
     """Muon for matrices: momentum whose singular values are all pushed towards 1.
 
     A group with ``matrices=True`` holds matrices only; each may stand for several stacked ones
@@ -146,27 +153,10 @@ class Muon(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Moves every parameter that has a gradient.
-
-        Args:
-            closure: recomputes the loss with gradients, as in `torch.optim`.
-
-        Returns:
-            The closure's loss, or None.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            direction = self._matrix_step if group["matrices"] else self._adam_step
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(direction(weight, group).mul_(group["lr"]))
-        return loss
+    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+        direction = self._matrix_step if group["matrices"] else self._adam_step
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.sub_(direction(weight, group).mul_(group["lr"]))
 
     def _matrix_step(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[weight]
