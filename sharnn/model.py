@@ -96,7 +96,8 @@ class Block(nn.Module):
         time = rows.shape[1]
         if time == 1:
             return None
-        window = limit if self.sliding else None
+        # Memory and segment together are M rows at most, unless the segment alone is longer.
+        window = limit if self.sliding or time > limit else None
         return visible(time, 0 if past is None else past.shape[1], window, rows.device)
 
 

@@ -76,19 +76,26 @@ def test_under_the_papers_rule_cuts_do_not_matter_until_the_memory_is_full(shape
 def test_the_papers_rule_trims_the_memory_to_what_the_segment_leaves():
     """Each query sees the newest M - L rows from before its segment, and its segment so far."""
     model = small_model(memory=24)
-    x = torch.randint(256, (1, 100))
     state, position = None, 0
     for length in (10, 10, 10, 24, 30, 1, 23, 2):
-        kept = min(position, 24, max(0, 24 - length))
-        _, state, attention = model(
-            x[:, position : position + length], state, return_attention=True
-        )
+        kept = min(position, max(0, 24 - length))
+        x = torch.randint(256, (1, length))
+        _, state, attention = model(x, state, return_attention=True)
         weights = attention[1]
         assert weights.shape == (1, length, kept + length)
         seen = torch.ones(length, kept + length).tril(kept).bool()
+        if length > 24:  # even then no query sees more than M rows
+            seen &= torch.ones(length, kept + length).triu(kept - 23).bool()
         assert ((weights[0] > 0) == seen).all()
-        position = min(position + length, 100 - 30)
-        assert state.memory_rows <= 24
+        position = min(position + length, 24)
+        assert state.memory_rows == position
+
+
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+def test_no_query_sees_more_than_the_memory_argument(window):
+    model = small_model(memory=24, memory_window=window)
+    _, _, attention = model(torch.randint(256, (1, 30)), memory=3, return_attention=True)
+    assert (attention[1][0] > 0).sum(dim=-1).tolist() == [1, 2] + [3] * 28
 
 
 def test_the_sliding_rule_shows_exactly_the_newest_rows():
