@@ -19,7 +19,7 @@ import torch
 
 import sharnn
 from sharnn.checkpoint import load
-from sharnn.config import ModelConfig
+from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files, parse_split
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
@@ -39,6 +39,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,8 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
-        formatter = argparse.ArgumentDefaultsHelpFormatter
-        added = commands.add_parser(name, help=text, description=text, formatter_class=formatter)
+        added = commands.add_parser(name, help=text, description=text, formatter_class=_Formatter)
         added.set_defaults(command=run)
         return added
 
@@ -101,16 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     training = command("train", _train, "Train a model, or go on with a run.")
     training.add_argument("--data", nargs="+", metavar="enwik8|sample|FILE", help="the corpus")
     training.add_argument(
-        "--split", type=parse_split, help="shares or byte counts of train, valid and test"
+        "--split",
+        type=parse_split,
+        help="shares or byte counts; 0.9,0.05,0.05 where none are given",
     )
-    training.add_argument("--preset", default=DEFAULT_PRESET, help="model shape and recipe")
+    training.add_argument(
+        "--preset", default=DEFAULT_PRESET, help=f"model and recipe: {', '.join(PRESETS)}"
+    )
     training.add_argument("--out", metavar="RUN", help="the folder of a new run")
     training.add_argument("--resume", metavar="RUN", help="go on with this run")
     training.add_argument("--quiet", action="store_true", help="no progress bar")
     training.add_argument("--tensorboard", action="store_true", help="also write its events")
-    training.add_argument("--threads", type=_positive, help="CPU threads")
-    _add_fields(training.add_argument_group("model (default: the preset's)"), ModelConfig)
-    _add_fields(training.add_argument_group("recipe (default: the preset's)"), Recipe)
+    training.add_argument("--threads", type=_positive, help="CPU threads; torch's choice")
+    _add_fields(training, "model", ModelConfig.preset(DEFAULT_PRESET))
+    _add_fields(training, "recipe", Recipe.preset(DEFAULT_PRESET))
 
     evaluation = command("eval", _eval, "Measure bits per byte.")
     evaluation.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
@@ -128,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--segment-length", type=_positive, help="bytes read at a time")
     evaluation.add_argument("--json", action="store_true", help="print one JSON object")
     evaluation.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
-    evaluation.add_argument("--threads", type=_positive, help="CPU threads")
+    evaluation.add_argument("--threads", type=_positive, help="CPU threads; torch's choice")
 
     writing = command("generate", _generate, "Continue a prompt.")
     writing.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
@@ -153,10 +165,11 @@ def _positive(text: str) -> int:
 _FIXED = ("vocab_size", "collapsed")  # bytes are always 256; collapsing comes after training
 
 
-def _add_fields(group: argparse._ArgumentGroup, settings: type) -> None:
+def _add_fields(parser: _Parser, title: str, preset: ModelConfig | Recipe) -> None:
     """One flag for each field of a dataclass; its docstring is the help."""
-    texts = _field_texts(settings)
-    for field in dataclasses.fields(settings):
+    group = parser.add_argument_group(f"{title} (in brackets {DEFAULT_PRESET}'s values)")
+    texts = _field_texts(type(preset))
+    for field in dataclasses.fields(preset):
         if field.name in _FIXED:
             continue
         group.add_argument(
@@ -164,8 +177,13 @@ def _add_fields(group: argparse._ArgumentGroup, settings: type) -> None:
             type=_field_type(str(field.type)),
             default=argparse.SUPPRESS,
             metavar="N,N|none" if "tuple" in str(field.type) else "VALUE",
-            help=texts[field.name].replace("`", "").replace("%", "%%"),
+            help=f"{texts[field.name]} ({_shown(getattr(preset, field.name))})",
         )
+
+
+def _shown(value: Any) -> str:
+    """A value as it would be given as a flag."""
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
 
 
 def _field_texts(settings: type) -> dict[str, str]:
@@ -175,7 +193,8 @@ def _field_texts(settings: type) -> dict[str, str]:
     for entry in re.split(r"\n(?=    \S)", section):
         names, _, text = entry.strip().partition(": ")
         for name in names.split(", "):
-            texts[name] = " ".join(text.split()).split(". ")[0].rstrip(".")
+            sentence = " ".join(text.split()).split(". ")[0].rstrip(".")
+            texts[name] = sentence.replace("`", "").replace("%", "%%")
     return texts
 
 

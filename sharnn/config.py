@@ -107,9 +107,9 @@ class ModelConfig:
             >>> ModelConfig.preset("paper-every-head").attention_layers
             (0, 1, 2, 3)
         """
-        if name not in _PRESETS:
-            raise InputError(f"no preset named {name!r}; there are: {', '.join(_PRESETS)}")
-        return _PRESETS[name]
+        if name not in PRESETS:
+            raise InputError(f"no preset named {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -150,7 +150,7 @@ class ModelConfig:
         return values
 
 
-_PRESETS = {
+PRESETS = {
     "paper": ModelConfig(),
     "paper-no-head": ModelConfig(attention_layers=()),
     "paper-every-head": ModelConfig(attention_layers=(0, 1, 2, 3)),
