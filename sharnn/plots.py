@@ -135,7 +135,7 @@ def attention_map(
     """Draws where each query of a segment looks, over everything it may see.
 
     The keys are too many to show one by one: each column is a run of neighbouring keys and shows
-    the sum of their weights, on a scale by powers of ten.
+    the sum of their weights, on a logarithmic scale that starts at a tenth of an even share.
 
     Args:
         weights: (time, memory + time) attention weights of one stream.
@@ -166,11 +166,12 @@ def attention_map(
     edges = torch.linspace(0, keys, columns + 1).round().long()  # (columns + 1,)
     totals = torch.cat([torch.zeros(time, 1), weights.float().cpu().cumsum(1)], dim=1)
     summed = totals[:, edges[1:]] - totals[:, edges[:-1]]  # (time, columns)
+    faintest = 0.1 / columns  # a tenth of what an even spread would give a column
     image = axes.imshow(
-        summed.clamp(min=1e-4).numpy(),
+        summed.clamp(min=faintest).numpy(),
         aspect="auto",
         cmap="cividis",
-        norm=LogNorm(1e-4, 1),
+        norm=LogNorm(faintest, max(float(summed.max()), 10 * faintest)),
         extent=(time - keys, time, time - 0.5, -0.5),
         interpolation="nearest",
     )
