@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         help="shares or byte counts; 0.9,0.05,0.05 where none are given",
     )
     training.add_argument(
-        "--preset", default=DEFAULT_PRESET, help=f"model and recipe: {', '.join(PRESETS)}"
+        "--preset", help=f"model and recipe: {', '.join(PRESETS)} (default: {DEFAULT_PRESET})"
     )
     training.add_argument("--out", metavar="RUN", help="the folder of a new run")
     training.add_argument("--resume", metavar="RUN", help="go on with this run")
@@ -244,6 +244,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.out is not None and Path(options.out) != Path(options.resume):
             raise InputError("a resumed run stays in its folder: leave out --out")
+        if options.preset is not None:
+            raise InputError("--preset is for new runs: a resumed run keeps its model and recipe")
         if model_changes:
             raise InputError(f"--{next(iter(model_changes))} can't change when a run is resumed")
         source, split = _recorded_data(options)
@@ -251,12 +253,13 @@ def _train(options: argparse.Namespace) -> int:
         return _finish(result, options.resume)
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
-    config = dataclasses.replace(ModelConfig.preset(options.preset), **model_changes)
-    recipe = dataclasses.replace(Recipe.preset(options.preset), **changes)
+    preset = options.preset or DEFAULT_PRESET
+    config = dataclasses.replace(ModelConfig.preset(preset), **model_changes)
+    recipe = dataclasses.replace(Recipe.preset(preset), **changes)
     corpus = _corpus(options.data, options.split)
     # Absolute paths, so that the run can be resumed from another folder.
     source = [str(Path(word).resolve()) if Path(word).is_file() else word for word in options.data]
-    settings = {"data": source, "split": options.split, "preset": options.preset}
+    settings = {"data": source, "split": options.split, "preset": preset}
     return _finish(
         train(config, corpus, recipe, options.out, settings=settings, **show), options.out
     )

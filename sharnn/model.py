@@ -180,7 +180,8 @@ class SHARNN(nn.Module):
             has the head to (batch, time, memory + time), whose rows sum to 1.
 
         Raises:
-            InputError: ``x`` has the wrong shape or dtype, the state belongs to another batch
+            InputError: ``x`` has the wrong shape or dtype or (on the CPU, where looking is cheap) a
+                symbol that is not in the vocabulary, the state belongs to another batch
                 size or model, or ``memory`` is not positive.
         """
         limit = self.config.memory if memory is None else memory
@@ -257,6 +258,14 @@ class SHARNN(nn.Module):
             raise InputError(f"x must have shape (batch, time), neither 0, got {tuple(x.shape)}")
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise InputError(f"x must hold integers, got {x.dtype}")
+        # On a GPU a look would make the host wait for the device in every step.
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = (int(symbol) for symbol in x.aminmax())
+            if low < 0 or high >= self.config.vocab_size:
+                raise InputError(
+                    f"x must hold symbols from 0 to {self.config.vocab_size - 1}, "
+                    f"got {low} to {high}"
+                )
         if limit < 1:
             raise InputError(f"memory must be at least 1 row, got {limit}")
         if state is None:

@@ -51,6 +51,8 @@ class Recipe:
         log_every: steps between lines of metrics.
         eval_every: steps between validations.
         eval_bytes: validation bytes used while training; None for all.
+        eval_batch_size: streams scored side by side in a validation; None for one for each
+            100,000 bytes, 8 at most.
         checkpoint_every: steps between checkpoints.
         max_skips: steps in a row with a non-finite loss or gradient after which the run stops.
 
@@ -90,6 +92,7 @@ class Recipe:
     log_every: int = 10
     eval_every: int = 1000
     eval_bytes: int | None = None
+    eval_batch_size: int | None = 16
     checkpoint_every: int = 1000
     max_skips: int = 20
 
@@ -103,7 +106,7 @@ class Recipe:
             "max_skips",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("steps", "epochs", "minutes", "eval_bytes"):
+        for name in ("steps", "epochs", "minutes", "eval_bytes", "eval_batch_size"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "more than 0")
         for name in ("lr", "eps", "clip"):
@@ -233,6 +236,7 @@ _LAPTOP = Recipe(
     clip=1.0,
     eval_every=500,
     eval_bytes=100_000,
+    eval_batch_size=None,
     checkpoint_every=200,
 )
 

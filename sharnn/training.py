@@ -284,7 +284,7 @@ class _Run:
         valid = trainer.corpus.valid
         if trainer.recipe.eval_bytes is not None:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
-        bits = bits_per_byte(trainer.model, valid)
+        bits = bits_per_byte(trainer.model, valid, batch_size=trainer.recipe.eval_batch_size)
         self.validated = trainer.step_count
         self._emit({"step": trainer.step_count, "valid_bits_per_byte": round(bits, 5)})
         if self.best is None or bits < self.best:

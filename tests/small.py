@@ -41,6 +41,7 @@ def small_recipe(**changes) -> Recipe:
         "eval_every": 5,
         "eval_bytes": 200,
         "checkpoint_every": 4,
+        "eval_batch_size": None,
         "device": "cpu",
     }
     return Recipe(**{**values, **changes})

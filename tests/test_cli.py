@@ -188,6 +188,7 @@ train float16 on a cpu: train --data {text} --out {folder}/x --device cpu --prec
 train enormous: train --data {text} --out {folder}/x --dim 4000000 --boom-dim 4000000
 resume nothing: train --resume {folder}/nowhere
 resume other data: train --resume {run} --data {short} --split 10,10,10
+resume with a preset: train --resume {run} --preset tiny
 resume elsewhere: train --resume {run} --out {folder}/x
 resume other model: train --resume {run} --dim 32
 eval nothing: eval {folder}/nowhere --data {text}

@@ -230,6 +230,8 @@ def test_any_integer_dtype_is_read():
         (lambda m: m(torch.randint(256, (5,))), "shape"),
         (lambda m: m(torch.randint(256, (1, 0))), "shape"),
         (lambda m: m(torch.zeros(1, 5)), "integers"),
+        (lambda m: m(torch.tensor([[3, 256]])), "symbols from 0 to 255, got 3 to 256"),
+        (lambda m: m(torch.tensor([[-1]])), "symbols from 0 to 255"),
         (lambda m: m(torch.zeros(1, 5, dtype=torch.long), memory=0), "at least 1"),
         (lambda m: m.step(torch.zeros(1, 1, dtype=torch.long)), "one symbol"),
         (
