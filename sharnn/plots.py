@@ -18,22 +18,50 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours can be told apart by the colour-blind; the grey reads on dark and light.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#808080"
+PINK, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#E69F00", "#000000"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, BLACK)
 GRID = "#dddddd"
 
 
-def _axes(axes: Axes | None) -> Axes:
-    """The axes given, or those of a new figure in the book's style."""
-    if axes is not None:
-        return axes
+def panels(columns: int = 1, width: float = 8, height: float = 4) -> list[Axes]:
+    """Axes side by side in a new figure of the book's style.
+
+    Args:
+        columns: how many.
+        width, height: of the figure, in inches.
+
+    Returns:
+        The axes from left to right.
+
+    Raises:
+        InputError: matplotlib is missing.
+
+    Example:
+        >>> left, right = panels(2)
+        >>> left.figure is right.figure
+        True
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
     # Not by rcParams: in a notebook, a context around the first figure turns later ones off.
-    axes = plt.subplots(figsize=(8, 4), dpi=110, facecolor="white", layout="constrained")[1]
-    axes.grid(color=GRID)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
+    figure, grid = plt.subplots(
+        1,
+        columns,
+        figsize=(width, height),
+        dpi=110,
+        facecolor="white",
+        layout="constrained",
+        squeeze=False,
+    )
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)  # type: ignore[union-attr, call-arg]
+    for axes in grid[0]:
+        axes.set_prop_cycle(color=COLOURS)
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return list(grid[0])
 
 
 def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> Axes:
@@ -54,7 +82,7 @@ def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> A
         >>> loss_curve([line]).get_ylabel()
         'bits per byte'
     """
-    axes = _axes(axes)
+    axes = axes or panels()[0]
     read, total = {0: 0.0}, 0.0  # step -> thousands of bytes read so far
     for line in metrics:
         total += line.get("bytes", 0) / 1000
@@ -158,7 +186,7 @@ def attention_map(
         raise InputError(
             f"weights must have a row for each of {len(text)} bytes, got {tuple(weights.shape)}"
         )
-    axes = _axes(axes)
+    axes = axes or panels()[0]
     from matplotlib.colors import LogNorm
 
     time, keys = weights.shape

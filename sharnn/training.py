@@ -367,6 +367,6 @@ def _bar(progress: bool, trainer: Trainer) -> tqdm[Any]:
         initial=min(100.0, 100 * trainer.done),
         disable=not progress,
         file=sys.stderr,
-        bar_format="{percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}",
+        bar_format="{percentage:3.0f}% {bar:20} {elapsed}<{remaining}{postfix}",
         mininterval=0.5,
     )

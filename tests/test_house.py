@@ -28,7 +28,7 @@ data
 checkpoint evaluate generate
 trainer
 training
-plots
+plots notebook
 __init__
 cli
 __main__
