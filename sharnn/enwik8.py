@@ -91,9 +91,9 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
         if packed.exists():
             _unpack(packed, path, file)
             return path
-        by_hand = f"place {file.url} there as {packed}, or unpacked as {path}"
+        by_hand = f"place {file.url} there as {_short(packed)}, or unpacked as {_short(path)}"
         if not download:
-            raise DownloadError(f"{file.name} is not in {folder}: {by_hand}")
+            raise DownloadError(f"{file.name} is not in {_short(folder)}: {by_hand}")
         try:
             _fetch(file, packed)
         except Exception as error:  # whatever goes wrong on the way, the answer is the same
@@ -103,6 +103,14 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
     except OSError as error:
         raise InputError(f"can't use {folder}: {error.strerror or error}") from error
     return path
+
+
+def _short(path: Path) -> str:
+    """The path as a person would type it here: absolute, or relative where that is shorter."""
+    try:
+        return min(str(path), os.path.relpath(path), key=len)
+    except ValueError:  # it lies on another drive
+        return str(path)
 
 
 def _fetch(file: Download, target: Path) -> None:
