@@ -31,7 +31,7 @@ $(VENV)/.ready: $(VENV)/.locked pyproject.toml
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: check ## check everything and run all tests, slow ones too
+test: check book ## check everything, build the book, and run all tests, slow ones too
 	@$(ENV) pytest -m ""
 
 check: setup ## lint, format, types, notebooks without outputs

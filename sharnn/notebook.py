@@ -70,7 +70,8 @@ class Size:
     def __repr__(self) -> str:
         if self.device.type == "cuda":
             return f"{self.name} setting on {torch.cuda.get_device_name()}"
-        return f"{self.name} setting on {torch.get_num_threads()} CPU threads"
+        threads = torch.get_num_threads()
+        return f"{self.name} setting on {threads} CPU thread{'s' if threads > 1 else ''}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:

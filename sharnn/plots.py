@@ -204,7 +204,7 @@ def attention_map(
         interpolation="nearest",
     )
     axes.set_yticks(range(time), [visible_byte(byte) for byte in text], family="monospace")
-    axes.tick_params(axis="y", labelsize=7)
+    axes.tick_params(axis="y", labelsize=9)
     axes.axvline(0, color="white", linewidth=0.8)
     axes.grid(visible=False)
     axes.set_xlabel("position looked at, in bytes from the segment's start (memory | segment)")
