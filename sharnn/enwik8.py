@@ -91,7 +91,10 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
         if packed.exists():
             _unpack(packed, path, file)
             return path
-        by_hand = f"place {file.url} there as {_short(packed)}, or unpacked as {_short(path)}"
+        by_hand = (
+            f"download {file.url} by hand and place it as {_short(packed)}, "
+            f"or unpacked as {_short(path)}"
+        )
         if not download:
             raise DownloadError(f"{file.name} is not in {_short(folder)}: {by_hand}")
         try:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import metadata
@@ -75,7 +76,7 @@ class Size:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
-    """A table that a notebook shows.
+    """A table that a notebook shows. Columns of numbers are set flush right.
 
     Args:
         header: the columns' names.
@@ -87,13 +88,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
     Example:
         >>> print(table(["model", "bits"], [["a", 1.5]]).data)
         | model | bits |
-        |---|---|
+        |---|---:|
         | a | 1.5 |
     """
     from IPython.display import Markdown
 
-    head, *body = ("| " + " | ".join(map(str, cells)) + " |" for cells in [header, *rows])
-    return Markdown("\n".join([head, "|" + "---|" * len(header), *body]))
+    body = [[str(cell) for cell in cells] for cells in rows]
+    columns = zip(*body, strict=True) if body else [()] * len(header)
+    rules = ["---:" if _are_numbers(column) else "---" for column in columns]
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, *body]]
+    return Markdown("\n".join([lines[0], "|" + "|".join(rules) + "|", *lines[1:]]))
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Whether each cell that isn't empty starts as a number does."""
+    filled = [cell for cell in cells if cell]
+    return bool(filled) and all(re.match(r"[-+<>]?\d", cell) for cell in filled)
 
 
 def timed(function: Callable[[], T], repeats: int = 1) -> tuple[T, float]:

@@ -31,8 +31,9 @@ def test_without_it_the_machine_decides(monkeypatch):
 
 
 def test_a_table_is_markdown():
-    shown = table(["", "bits", "speed"], [["a", 1.5, "2"], ["`b`", 2, ""]])
-    assert shown.data == "|  | bits | speed |\n|---|---|---|\n| a | 1.5 | 2 |\n| `b` | 2 |  |"
+    shown = table(["", "bits", "speed"], [["a", 1.5, "+2 %"], ["`b`", 2, ""]])
+    assert shown.data == "|  | bits | speed |\n|---|---:|---:|\n| a | 1.5 | +2 % |\n| `b` | 2 |  |"
+    assert table(["a", "b"], []).data == "| a | b |\n|---|---|"
 
 
 def test_the_least_time_counts():
