@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SIZES = ("small", "large")
+NUMBER = re.compile(r"[-+<>]?\d[\d.,]*(e[-+]?\d+)?( ?(%|[A-Za-z]{1,2}))?( ± [\d.,]+)?")
 
 
 class Size:
@@ -101,9 +102,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
-    """Whether each cell that isn't empty starts as a number does."""
-    filled = [cell for cell in cells if cell]
-    return bool(filled) and all(re.match(r"[-+<>]?\d", cell) for cell in filled)
+    """Whether each cell is a number, perhaps bold, with a short unit or an error; or empty."""
+    filled = [cell.strip("*") for cell in cells if cell]
+    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
 
 
 def timed(function: Callable[[], T], repeats: int = 1) -> tuple[T, float]:

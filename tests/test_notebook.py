@@ -33,6 +33,8 @@ def test_without_it_the_machine_decides(monkeypatch):
 def test_a_table_is_markdown():
     shown = table(["", "bits", "speed"], [["a", 1.5, "+2 %"], ["`b`", 2, ""]])
     assert shown.data == "|  | bits | speed |\n|---|---:|---:|\n| a | 1.5 | +2 % |\n| `b` | 2 |  |"
+    mixed = table(["a", "b"], [["**1.5**", "3 of 4"], ["1e-05 ± 0.1", "1.0, 2.0"]])
+    assert "|---:|---|" in mixed.data, "bold and errors are numbers, words and lists are not"
     assert table(["a", "b"], []).data == "| a | b |\n|---|---|"
 
 
