@@ -44,9 +44,10 @@ book: setup _build/.library ## run the notebooks and build the pages, strictly
 	@$(ENV) jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }
 
-# The cache of executed notebooks knows their cells only, so a changed library empties it.
+# The cache of executed notebooks knows their cells only, and a kept model only its settings, so a
+# changed library empties both.
 _build/.library: $(LIBRARY) requirements.lock
-	@rm -rf _build/.jupyter_cache
+	@rm -rf _build/.jupyter_cache data/models
 	@mkdir -p _build
 	@touch $@
 
