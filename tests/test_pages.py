@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(path.stem for path in HTML.glob("*.html") if path.stem not in ("genindex", "search"))
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 pytestmark = [
     pytest.mark.slow,
