@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from sharnn.checkpoint import load, read, save
+from sharnn.checkpoint import build, read, save
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus
 from sharnn.enwik8 import data_folder
 from sharnn.errors import InputError
-from sharnn.evaluate import bits_per_byte
 from sharnn.model import SHARNN
 from sharnn.recipe import Recipe
 from sharnn.training import train
@@ -184,6 +183,9 @@ def trained(corpus: Corpus, size: Size) -> SHARNN:
 
     Returns:
         The model in evaluation mode, on the size's device.
+
+    Raises:
+        InputError: the training was interrupted or went wrong.
     """
     name = size("tiny", "small")
     config = ModelConfig.preset(name)
@@ -193,13 +195,17 @@ def trained(corpus: Corpus, size: Size) -> SHARNN:
     path = data_folder() / "models" / f"{name}-{digest}.safetensors"
     if not path.exists():
         print(f"training {name} for {recipe.minutes} minutes; it is kept for the next chapter")
-        model = train(config, corpus, recipe, progress=False).model
+        result = train(config, corpus, recipe, progress=False)
+        if result.reason != "done":
+            raise InputError(f"{result.message}: no model was kept, run the cell again")
         path.parent.mkdir(parents=True, exist_ok=True)
-        bits = bits_per_byte(model, corpus.valid[:100_000])
-        save(model, path, extra={"valid_bits_per_byte": bits})
-    bits = read(path, training=False)[1]["valid_bits_per_byte"]
+        # A run that is done ends with a validation of the model that it returns.
+        bits = result.metrics[-1]["valid_bits_per_byte"]
+        save(result.model, path, extra={"valid_bits_per_byte": bits})
+    tensors, header = read(path, training=False)
+    bits = header["valid_bits_per_byte"]
     print(f"{name}, trained for {recipe.minutes} minutes: {bits:.3f} bits per byte (validation)")
-    return load(path, size.device)
+    return build(tensors, header, str(path)).to(size.device).eval()
 
 
 def repository_file(name: str, sha256: str) -> Path:

@@ -5,6 +5,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -31,7 +32,8 @@ def test_the_first_cell_installs_the_package_and_keeps_torch(tmp_path):
         for cell in jupytext.read(ROOT / "book" / "01-five-minutes.ipynb").cells
         if cell.cell_type == "code"
     )
-    address = "git+https://github.com/sharnn/sharnn"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    address = f"git+{project['urls']['Repository']}"
     assert address in cell
     script = tmp_path / "cell.py"
     script.write_text(

@@ -8,7 +8,7 @@ import pooch
 import pytest
 import torch
 
-from sharnn import SHARNN, InputError, notebook
+from sharnn import SHARNN, InputError, Result, notebook
 from sharnn.notebook import Knobs, Size, repository_file, table, timed, trained
 from sharnn.plots import panels
 from small import small_config, small_recipe
@@ -83,6 +83,17 @@ def test_the_trained_model_is_trained_once(monkeypatch, capsys, corpus):
     assert "bits per byte" in capsys.readouterr().out
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name])
+
+
+def test_an_interrupted_training_is_not_kept(monkeypatch, corpus):
+    monkeypatch.setattr(notebook.ModelConfig, "preset", lambda name: small_config())
+    monkeypatch.setattr(notebook.Recipe, "preset", lambda name: small_recipe(steps=2))
+    stopped = Result(SHARNN(small_config()), [], "interrupted", "interrupted at step 1", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(notebook, "train", lambda *_, **__: stopped)
+        with pytest.raises(InputError, match="interrupted at step 1: no model was kept"):
+            trained(corpus, Size("small"))
+    assert not trained(corpus, Size("small")).training, "the next call trains"
 
 
 def test_a_file_of_the_clone_is_found_there():
