@@ -15,12 +15,17 @@ from sharnn.config import ModelConfig
 from sharnn.data import Corpus, load_corpus
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
+from sharnn.explorer import Explorer, explore
 from sharnn.generate import generate
+from sharnn.live import LiveExplorer
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN
 from sharnn.optim import Lamb, Muon
+from sharnn.reading import Reading, read
 from sharnn.recipe import Recipe
 from sharnn.reference import from_reference
+from sharnn.survey import survey
+from sharnn.survey_types import Survey
 from sharnn.training import Result, resume, train
 
 __version__ = "0.1.0"
@@ -28,20 +33,27 @@ __version__ = "0.1.0"
 __all__ = [
     "SHARNN",
     "Corpus",
+    "Explorer",
     "InputError",
     "Lamb",
+    "LiveExplorer",
     "Memory",
     "ModelConfig",
     "Muon",
+    "Reading",
     "Recipe",
     "Result",
     "State",
+    "Survey",
     "bits_per_byte",
+    "explore",
     "from_reference",
     "generate",
     "load",
     "load_corpus",
+    "read",
     "resume",
     "save",
+    "survey",
     "train",
 ]

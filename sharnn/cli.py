@@ -1,19 +1,14 @@
-"""The command line: ``sharnn data``, ``train``, ``eval`` and ``generate``."""
+"""The command line: ``sharnn data``, ``train``, ``eval``, ``generate`` and ``attention``."""
 
 from __future__ import annotations
 
 import argparse
-import codecs
 import dataclasses
-import inspect
 import json
 import os
-import re
 import sys
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import torch
 
@@ -23,7 +18,9 @@ from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files, parse_split
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.generate import stream
+from sharnn.explorer import MEGABYTES, explore
+from sharnn.flags import Formatter, Parser, add_fields, changes, positive
+from sharnn.generate import printable, stream
 from sharnn.recipe import DEVICES, Recipe
 from sharnn.trainer import pick_device
 from sharnn.training import SETTINGS, Result, resume, train
@@ -32,22 +29,6 @@ DEFAULT_PRESET = "small"
 NAMED = (["enwik8"], ["sample"])  # everything else is a file
 INTERRUPTED = 130
 NO_MEMORY = "out of memory: use a smaller model, batch_size, segment_length or memory"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, ""):
-            return action.help
-        return super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,12 +74,12 @@ def _fail(message: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sharnn", description="SHA-RNN: a byte-level language model.")
+    parser = Parser(prog="sharnn", description="SHA-RNN: a byte-level language model.")
     parser.add_argument("--version", action="version", version=f"sharnn {sharnn.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
-        added = commands.add_parser(name, help=text, description=text, formatter_class=_Formatter)
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
+        added = commands.add_parser(name, help=text, description=text, formatter_class=Formatter)
         added.set_defaults(command=run)
         return added
 
@@ -120,9 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--resume", metavar="RUN", help="go on with this run")
     training.add_argument("--quiet", action="store_true", help="no progress bar")
     training.add_argument("--tensorboard", action="store_true", help="also write its events")
-    training.add_argument("--threads", type=_positive, help="CPU threads; torch's choice")
-    _add_fields(training, "model", ModelConfig.preset(DEFAULT_PRESET))
-    _add_fields(training, "recipe", Recipe.preset(DEFAULT_PRESET))
+    training.add_argument("--threads", type=positive, help="CPU threads; torch's choice")
+    values = f"(in brackets {DEFAULT_PRESET}'s values)"
+    add_fields(training, f"model {values}", ModelConfig.preset(DEFAULT_PRESET))
+    add_fields(training, f"recipe {values}", Recipe.preset(DEFAULT_PRESET))
 
     evaluation = command("eval", _eval, "Measure bits per byte.")
     evaluation.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
@@ -135,12 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         help="which part of the split; without it a file is scored whole, enwik8 on its test part",
     )
     evaluation.add_argument("--split", type=parse_split, help="as in train")
-    evaluation.add_argument("--memory", type=_positive, help="rows a query may see; the model's")
-    evaluation.add_argument("--batch-size", type=_positive, help="streams; 1 to 8 by size")
-    evaluation.add_argument("--segment-length", type=_positive, help="bytes read at a time")
+    evaluation.add_argument("--memory", type=positive, help="rows a query may see; the model's")
+    evaluation.add_argument("--batch-size", type=positive, help="streams; 1 to 8 by size")
+    evaluation.add_argument("--segment-length", type=positive, help="bytes read at a time")
     evaluation.add_argument("--json", action="store_true", help="print one JSON object")
     evaluation.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
-    evaluation.add_argument("--threads", type=_positive, help="CPU threads; torch's choice")
+    evaluation.add_argument("--threads", type=positive, help="CPU threads; torch's choice")
 
     writing = command("generate", _generate, "Continue a prompt.")
     writing.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
@@ -152,73 +134,34 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("--seed", type=int, help="the same seed writes the same bytes")
     writing.add_argument("--raw", action="store_true", help="write the bytes as they are")
     writing.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
+
+    looking = command("attention", _attention, "Show where the heads look, as one HTML page.")
+    looking.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
+    looking.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="enwik8|sample|FILE",
+        help="what to read; of enwik8 the test part",
+    )
+    looking.add_argument("--out", required=True, metavar="PAGE.html", help="the page to write")
+    looking.add_argument("--watched", type=positive, default=1024, help="bytes to choose from")
+    looking.add_argument(
+        "--start", type=positive, help="place of the first of them; after a full memory"
+    )
+    looking.add_argument("--memory", type=positive, help="rows a query may see; the model's")
+    looking.add_argument(
+        "--megabytes",
+        type=float,
+        default=MEGABYTES,
+        help="the page's largest size; drops watched bytes",
+    )
+    looking.add_argument(
+        "--survey", metavar="FIGURE.png", help="also draw where the heads look over the whole data"
+    )
+    looking.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
+    looking.add_argument("--threads", type=positive, help="CPU threads; torch's choice")
     return parser
-
-
-def _positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-_FIXED = ("vocab_size", "collapsed")  # bytes are always 256; collapsing comes after training
-
-
-def _add_fields(parser: _Parser, title: str, preset: ModelConfig | Recipe) -> None:
-    """One flag for each field of a dataclass; its docstring is the help."""
-    group = parser.add_argument_group(f"{title} (in brackets {DEFAULT_PRESET}'s values)")
-    texts = _field_texts(type(preset))
-    for field in dataclasses.fields(preset):
-        if field.name in _FIXED:
-            continue
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=_field_type(str(field.type)),
-            default=argparse.SUPPRESS,
-            metavar="N,N|none" if "tuple" in str(field.type) else "VALUE",
-            help=f"{texts[field.name]} ({_shown(getattr(preset, field.name))})",
-        )
-
-
-def _shown(value: Any) -> str:
-    """A value as it would be given as a flag."""
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
-
-
-def _field_texts(settings: type) -> dict[str, str]:
-    """What the docstring's Args section says of each field."""
-    section = inspect.getdoc(settings).split("Args:\n")[1].split("\n\n")[0]  # type: ignore[union-attr]
-    texts = {}
-    for entry in re.split(r"\n(?=    \S)", section):
-        names, _, text = entry.strip().partition(": ")
-        for name in names.split(", "):
-            sentence = " ".join(text.split()).split(". ")[0].rstrip(".")
-            texts[name] = sentence.replace("`", "").replace("%", "%%")
-    return texts
-
-
-def _field_type(annotation: str) -> Callable[[str], Any]:
-    """Turns a flag's text into a value of an annotated type; ``none`` is None or an empty tuple."""
-
-    def parse(text: str) -> Any:
-        if text.lower() == "none" and "tuple" in annotation:
-            return ()
-        if text.lower() == "none" and "None" in annotation:
-            return None
-        if "tuple" in annotation:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        kind = annotation.split(" ")[0]
-        return {"int": int, "float": float, "str": str}[kind](text)
-
-    parse.__name__ = annotation  # argparse says "invalid int | None value"
-    return parse
-
-
-def _changes(options: argparse.Namespace, settings: type) -> dict[str, Any]:
-    """The fields of a dataclass that were given as flags."""
-    names = {field.name for field in dataclasses.fields(settings)}
-    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -236,11 +179,11 @@ def _train(options: argparse.Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     show = {"progress": not options.quiet, "tensorboard": options.tensorboard}
-    model_changes, changes = _changes(options, ModelConfig), _changes(options, Recipe)
+    model_changes, recipe_changes = changes(options, ModelConfig), changes(options, Recipe)
     # The first limit given replaces the preset's.
     limits = {"steps", "epochs", "minutes"}
-    if limits & changes.keys():
-        changes = {**dict.fromkeys(limits - changes.keys()), **changes}
+    if limits & recipe_changes.keys():
+        recipe_changes = {**dict.fromkeys(limits - recipe_changes.keys()), **recipe_changes}
     if options.resume is not None:
         if options.out is not None and Path(options.out) != Path(options.resume):
             raise InputError("a resumed run stays in its folder: leave out --out")
@@ -249,13 +192,13 @@ def _train(options: argparse.Namespace) -> int:
         if model_changes:
             raise InputError(f"--{next(iter(model_changes))} can't change when a run is resumed")
         source, split = _recorded_data(options)
-        result = resume(options.resume, _corpus(source, split), changes, **show)
+        result = resume(options.resume, _corpus(source, split), recipe_changes, **show)
         return _finish(result, options.resume)
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
     preset = options.preset or DEFAULT_PRESET
     config = dataclasses.replace(ModelConfig.preset(preset), **model_changes)
-    recipe = dataclasses.replace(Recipe.preset(preset), **changes)
+    recipe = dataclasses.replace(Recipe.preset(preset), **recipe_changes)
     corpus = _corpus(options.data, options.split)
     # Absolute paths, so that the run can be resumed from another folder.
     source = [str(Path(word).resolve()) if Path(word).is_file() else word for word in options.data]
@@ -334,30 +277,29 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
-    r"""Text that a terminal can show, as soon as its bytes are there.
-
-    Bytes that are no UTF-8, and control characters that could command a terminal, become U+FFFD.
-
-    Args:
-        prompt: bytes that come first.
-        written: bytes one by one.
-
-    Yields:
-        Pieces of text.
-
-    Example:
-        >>> "".join(printable(b"caf", iter(b"\xc3\xa9 \x1b\xff")))
-        'café ��'
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    yield _without_controls(decoder.decode(prompt))
-    for byte in written:
-        yield _without_controls(decoder.decode(bytes([byte])))
-    yield _without_controls(decoder.decode(b"", final=True))
-
-
-def _without_controls(text: str) -> str:
-    return "".join(
-        "\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text
+def _attention(options: argparse.Namespace) -> int:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    model = load(options.model, pick_device(options.device))
+    named = options.data in NAMED
+    data = _corpus(options.data, None).test if named else open_files(options.data)
+    explorer = explore(
+        model,
+        data,
+        watched=options.watched,
+        start=options.start,
+        memory=options.memory,
+        name=Path(options.model).stem,
+        megabytes=options.megabytes,
     )
+    path = explorer.save(options.out)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    for note in explorer.content["notes"]:
+        print(note)
+    if options.survey is not None:
+        from sharnn.survey import survey
+        from sharnn.survey_plots import survey_figure
+
+        survey_figure(survey(model, data, memory=options.memory)).savefig(options.survey)
+        print(options.survey)
+    return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import unicodedata
 from collections.abc import Iterator
 
 import torch
@@ -167,3 +169,32 @@ def _check(
         raise InputError(f"top_k must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"top_p must be more than 0 and at most 1, got {top_p}")
+
+
+def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
+    r"""Text that a terminal can show, as soon as its bytes are there.
+
+    Bytes that are no UTF-8, and control characters that could command a terminal, become U+FFFD.
+
+    Args:
+        prompt: bytes that come first.
+        written: bytes one by one.
+
+    Yields:
+        Pieces of text.
+
+    Example:
+        >>> "".join(printable(b"caf", iter(b"\xc3\xa9 \x1b\xff")))
+        'café ��'
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    yield _without_controls(decoder.decode(prompt))
+    for byte in written:
+        yield _without_controls(decoder.decode(bytes([byte])))
+    yield _without_controls(decoder.decode(b"", final=True))
+
+
+def _without_controls(text: str) -> str:
+    return "".join(
+        "\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text
+    )

@@ -65,9 +65,7 @@ class Block(nn.Module):
             The output (batch, time, dim), the LSTM's state and the memory after the segment, and
             the attention weights (batch, time, memory + time), None without a head.
         """
-        # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
-        h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
-        h = self.dropout(h)
+        h, lstm_state = self.before_head(h, lstm_state)
         weights = None
         if self.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + drop(head(h, [memory ; m]))
@@ -79,9 +77,33 @@ class Block(nn.Module):
             read, weights = self.head(h, rows, past, self._mask(rows, past, limit))
             memory = (memory or Memory(rows[:, :0].detach())).append(rows, limit)
             h = h + self.dropout(read)
+        return self.after_head(h), lstm_state, memory, weights
+
+    def before_head(self, h: Tensor, lstm_state: LSTMState | None) -> tuple[Tensor, LSTMState]:
+        """The block's first part, along time: the LSTM, before the head.
+
+        Args:
+            h: (batch, time, dim) the block's input.
+            lstm_state: (hidden, cell) before the segment, each (batch, dim); None for zeros.
+
+        Returns:
+            (batch, time, dim), and the LSTM's state after the segment.
+        """
+        # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
+        h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
+        return self.dropout(h), lstm_state
+
+    def after_head(self, h: Tensor) -> Tensor:
+        """The block's last part, at each position alone: the Boom layer, after the head.
+
+        Args:
+            h: (batch, time, dim).
+
+        Returns:
+            The block's output (batch, time, dim).
+        """
         # h = LN_ff(h) + drop(Boom(LN_xff(h)))                             (paper: Boom layer)
-        h = self.skip_norm(h) + self.dropout(self.boom(self.boom_norm(h)))
-        return h, lstm_state, memory, weights
+        return self.skip_norm(h) + self.dropout(self.boom(self.boom_norm(h)))
 
     def _trim(self, memory: Memory | None, time: int, limit: int) -> Memory | None:
         """The rows of the memory that a segment of this length may see."""
@@ -196,10 +218,21 @@ class SHARNN(nn.Module):
             memories.append(rows)
             if weights is not None and return_attention:
                 attention[i] = weights
-        # logits = drop(h) E' + b, with the embedding's own matrix E (paper: model architecture)
-        logits = F.linear(self.dropout(h), self.embedding.weight, self.output_bias)
+        logits = self.output(h)
         new_state = State(tuple(lstm), tuple(memories))
         return (logits, new_state, attention) if return_attention else (logits, new_state)
+
+    def output(self, h: Tensor) -> Tensor:
+        """What the last block's output predicts.
+
+        Args:
+            h: (..., dim).
+
+        Returns:
+            Logits (..., vocab_size).
+        """
+        # logits = drop(h) E' + b, with the embedding's own matrix E (paper: model architecture)
+        return F.linear(self.dropout(h), self.embedding.weight, self.output_bias)
 
     def step(
         self, x: Tensor, state: State | None = None, *, memory: int | None = None

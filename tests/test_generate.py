@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from sharnn import SHARNN, InputError, ModelConfig, generate
-from sharnn.cli import printable
-from sharnn.generate import PREFILL, draw, stream
+from sharnn.generate import PREFILL, draw, printable, stream
 from small import small_model
 
 

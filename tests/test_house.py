@@ -25,11 +25,21 @@ model
 reference optim recipe sample
 enwik8
 data
-checkpoint evaluate generate
+checkpoint evaluate generate reading
+replay
+removal
+byte_facts
+survey_types
+survey
 trainer
 training
+page
+explorer
+live
 plots notebook
+survey_plots
 __init__
+flags
 cli
 __main__
 """

@@ -1,0 +1,142 @@
+// A text whose bytes can be coloured, pointed at and chosen, by mouse, touch or keyboard.
+
+class TextPane {
+  /**
+   * @param element   where the text goes; it scrolls and takes the focus
+   * @param reading   the bytes and their glyphs
+   * @param from, to  the bytes to show
+   * @param choose    called with the byte that was chosen
+   * @param point     called with the byte that is pointed at, null when none is
+   */
+  constructor(element, reading, from, to, choose, point) {
+    Object.assign(this, { element, reading, from, to, choose });
+    this.cells = new Array(to - from);
+    this.levels = new Uint8Array(to - from).fill(255);
+    this.here = null;
+    element.replaceChildren(this.build());
+    element.setAttribute("aria-valuemin", from);
+    element.setAttribute("aria-valuemax", to - 1);
+    // Assigned, not added: a new text in the same place takes over.
+    element.onclick = (event) => this.at(event) !== null && choose(this.at(event));
+    element.onmouseover = (event) => point(this.at(event));
+    element.onmouseleave = () => point(null);
+    element.onkeydown = (event) => this.key(event);
+  }
+
+  build() {
+    const all = document.createDocumentFragment();
+    for (const glyph of this.reading.glyphs) {
+      const first = Math.max(glyph.start, this.from);
+      const last = Math.min(glyph.start + glyph.length, this.to);
+      if (first >= last) continue;
+      let parent = all;
+      if (glyph.length > 1) {
+        parent = document.createElement("span");
+        parent.className = glyph.kind === "code" ? "glyph long" : "glyph";
+        parent.dataset.glyph = glyph.shown;
+        all.append(parent);
+      }
+      for (let index = first; index < last; index++) {
+        const cell = document.createElement("i");
+        cell.index = index;
+        if (glyph.length === 1) {
+          cell.textContent = glyph.shown;
+          if (glyph.kind) cell.className = glyph.kind;
+        } else {
+          cell.textContent = "\u00a0";
+        }
+        this.cells[index - this.from] = cell;
+        parent.append(cell);
+      }
+      if (glyph.name === "newline") all.append(document.createElement("br"));
+    }
+    return all;
+  }
+
+  at(event) {
+    let index = event.target.index ?? null;
+    if (index === null && event.target.dataset?.glyph) index = event.target.firstChild.index;
+    return index;
+  }
+
+  cell(index) {
+    return this.cells[index - this.from];
+  }
+
+  /** Colours each byte by its level in a palette; only what changes is touched. */
+  paint(levelOf, palette) {
+    const fresh = palette !== this.palette;
+    this.palette = palette;
+    for (let j = 0; j < this.cells.length; j++) {
+      const level = levelOf(j + this.from);
+      if (!fresh && level === this.levels[j]) continue;
+      this.levels[j] = level;
+      this.cells[j].style.backgroundColor = palette[level];
+    }
+  }
+
+  /** Marks bytes from `first` on as not yet read, and the one before which they start. */
+  dimFrom(first) {
+    const old = this.dimmed ?? this.to;
+    const [low, high] = first < old ? [first, old] : [old, first];
+    for (let index = Math.max(low, this.from); index < Math.min(high, this.to); index++) {
+      this.cell(index).classList.toggle("later", index >= first);
+    }
+    this.target?.classList.remove("target");
+    this.target = first < this.to ? this.cell(first) : null;
+    this.target?.classList.add("target");
+    this.dimmed = first;
+  }
+
+  /** Moves the cursor, brings it into view, and tells who listens what it is on. */
+  moveTo(index, spoken, scroll = true) {
+    this.here?.classList.remove("here");
+    this.here = this.cell(index);
+    this.here.classList.add("here");
+    this.element.setAttribute("aria-valuenow", index);
+    this.element.setAttribute("aria-valuetext", spoken);
+    if (scroll) this.show(index);
+  }
+
+  /** Scrolls this element alone, never the page around it. */
+  show(index) {
+    const box = this.element.getBoundingClientRect();
+    const cell = this.cell(index).getBoundingClientRect();
+    if (cell.top >= box.top + 4 && cell.bottom <= box.bottom - 4) return;
+    this.element.scrollTop += cell.top - box.top - box.height / 2;
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const now = this.here?.index ?? this.from;
+    const targets = {
+      ArrowLeft: () => now - 1,
+      ArrowRight: () => now + 1,
+      ArrowUp: () => this.otherLine(now, -1),
+      ArrowDown: () => this.otherLine(now, 1),
+      PageUp: () => now - 64,
+      PageDown: () => now + 64,
+      Home: () => this.from,
+      End: () => this.to - 1,
+    };
+    if (!(event.key in targets)) return;
+    event.preventDefault();
+    this.choose(Math.min(this.to - 1, Math.max(this.from, targets[event.key]())));
+  }
+
+  /** The byte of the next line, up or down, that lies closest to this one. */
+  otherLine(index, step) {
+    const box = (i) => this.cell(i).getBoundingClientRect();
+    const { top, left, height } = box(index);
+    let best = null;
+    for (let i = index + step; i >= this.from && i < this.to; i += step) {
+      const cell = box(i);
+      const lines = Math.abs(cell.top - top) / height;
+      if (lines < 0.5) continue;
+      if (best !== null && Math.abs(cell.top - best.top) > height / 2) break;
+      const apart = Math.abs(cell.left - left);
+      if (best === null || apart < best.apart) best = { i, apart, top: cell.top };
+    }
+    return best?.i ?? index;
+  }
+}
