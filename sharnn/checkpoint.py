@@ -52,6 +52,7 @@ def save(
     model: SHARNN,
     path: str | os.PathLike[str],
     *,
+    half: bool = False,
     extra_tensors: Mapping[str, Tensor] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -60,6 +61,8 @@ def save(
     Args:
         model: the model.
         path: a file whose name ends in ``.safetensors``.
+        half: store the weights in half the bytes, as float16, which rounds them; they are loaded as
+            float32 again.
         extra_tensors: more tensors, stored under the prefix ``training.``.
         extra: more values for the header, as JSON can hold them.
 
@@ -77,7 +80,8 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"a model's file name ends in .safetensors, got {path.name!r}")
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights = model.state_dict().items()
+    tensors = {name: (w.half() if half else w).detach().cpu() for name, w in weights}
     for name, tensor in (extra_tensors or {}).items():
         tensors[TRAINING + name] = tensor.detach().cpu()
     header = {"format": FORMAT, "config": model.config.to_dict(), **(extra or {})}
@@ -180,7 +184,7 @@ def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str)
     Raises:
         InputError: tensors and configuration don't belong together.
     """
-    weights = {name: t for name, t in tensors.items() if not name.startswith(TRAINING)}
+    weights = {name: t.float() for name, t in tensors.items() if not name.startswith(TRAINING)}
     try:
         config = ModelConfig.from_dict(header["config"])
         if config.layers > len(weights):

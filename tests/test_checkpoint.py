@@ -1,5 +1,6 @@
 """Models on disk: the round trip is exact, damage is told in one line, and no code is run."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -9,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sharnn import SHARNN, InputError, load, save
-from sharnn.checkpoint import write_atomically
+from sharnn import SHARNN, InputError, bits_per_byte, load, save
+from sharnn.checkpoint import SHIPPED, write_atomically
 from small import small_config, small_model
 
 
@@ -30,6 +31,33 @@ def test_the_round_trip_is_exact(tmp_path, shape, collapsed):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     x = torch.randint(256, (1, 40))
     assert torch.equal(again(x)[0], model(x)[0])
+
+
+def test_half_precision_takes_half_the_bytes_and_rounds_once(tmp_path):
+    model = small_model()
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save(model, whole)
+    save(model, half, half=True)
+    weights = 4 * model.parameter_count()
+    overhead = whole.stat().st_size - weights  # the header
+    assert weights // 2 < half.stat().st_size <= weights // 2 + overhead
+    again = load(half)
+    for name, tensor in model.state_dict().items():
+        assert again.state_dict()[name].dtype == torch.float32
+        assert torch.equal(again.state_dict()[name], tensor.half().float())
+    save(again, tmp_path / "again.safetensors", half=True)
+    assert (tmp_path / "again.safetensors").read_bytes() == half.read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_a_shipped_model_has_learned_to_read_and_has_a_card(path):
+    model = load(path.stem)
+    ours = (SHIPPED.parent.parent / "README.md").read_bytes()  # a text that it has never seen
+    assert bits_per_byte(model, ours) < 4.5
+    card = (SHIPPED / "README.md").read_text()
+    assert f"`{path.stem}`" in card
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert path.stat().st_size < 16e6
 
 
 def test_loading_draws_no_random_numbers(tmp_path):

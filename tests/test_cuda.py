@@ -1,9 +1,22 @@
 """What only a GPU can show; skipped where there is none."""
 
+import copy
+
 import pytest
 import torch
 
-from sharnn import SHARNN, ModelConfig, bits_per_byte, generate, resume, train
+from sharnn import (
+    SHARNN,
+    ModelConfig,
+    bits_per_byte,
+    generate,
+    read,
+    resume,
+    survey,
+    train,
+)
+from sharnn.removal import top_keys
+from sharnn.replay import Replay
 from small import small_config, small_model, small_recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -62,3 +75,21 @@ def test_a_run_of_the_gpu_goes_on_without_one(tmp_path, corpus):
     train(small_config(), corpus, recipe, tmp_path / "r", progress=False)
     changes = {"steps": 6, "device": "cpu", "precision": "auto"}
     assert resume(tmp_path / "r", corpus, changes, progress=False).reason == "done"
+
+
+def test_readings_removals_and_surveys_are_the_same_on_the_gpu():
+    model, text = small_model(), bytes(range(32, 127)) * 3
+    on_gpu = copy.deepcopy(model).cuda()
+    here, there = read(model, text, watched=60), read(on_gpu, text, watched=60)
+    torch.testing.assert_close(there.bits, here.bits, rtol=1e-3, atol=1e-3, equal_nan=True)
+    torch.testing.assert_close(there.weights[1], here.weights[1], rtol=1e-3, atol=1e-3)
+    removed = top_keys(here.weights[1], here.visible, 5)
+    without = Replay(on_gpu, there).bits_without(1, removed)
+    torch.testing.assert_close(
+        without, Replay(model, here).bits_without(1, removed), rtol=1e-3, atol=1e-3
+    )
+    theirs, ours = survey(on_gpu, text).head(), survey(model, text).head()
+    torch.testing.assert_close(theirs.by_distance, ours.by_distance, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        theirs.by_class.value, ours.by_class.value, equal_nan=True, rtol=1e-2, atol=1e-2
+    )
