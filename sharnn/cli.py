@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 import sharnn
-from sharnn.checkpoint import load
+from sharnn.checkpoint import load, write_atomically
 from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files, parse_split
 from sharnn.errors import InputError
@@ -278,6 +279,19 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _attention(options: argparse.Namespace) -> int:
+    # What would stop it at the end is looked at first: a survey takes its time.
+    places = [Path(place) for place in (options.out, options.survey) if place is not None]
+    for place in places:
+        if not place.absolute().parent.is_dir() or place.is_dir():
+            raise InputError(f"can't write {place}: it is a folder, or is in none")
+    if options.survey is not None:
+        from sharnn.plots import panels
+        from sharnn.survey import survey
+        from sharnn.survey_plots import survey_figure
+
+        kinds = panels()[0].figure.canvas.get_supported_filetypes()
+        if places[1].suffix[1:].lower() not in kinds:
+            raise InputError(f"{places[1]}: a figure's name ends in one of .{', .'.join(kinds)}")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
@@ -292,14 +306,15 @@ def _attention(options: argparse.Namespace) -> int:
         name=Path(options.model).stem,
         megabytes=options.megabytes,
     )
-    path = explorer.save(options.out)
+    if options.survey is not None:
+        picture = io.BytesIO()
+        figure = survey_figure(survey(model, data, memory=options.memory))
+        figure.savefig(picture, format=places[1].suffix[1:].lower())
+        write_atomically(places[1], picture.getvalue())
+    path = explorer.save(places[0])
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     for note in explorer.content["notes"]:
         print(note)
     if options.survey is not None:
-        from sharnn.survey import survey
-        from sharnn.survey_plots import survey_figure
-
-        survey_figure(survey(model, data, memory=options.memory)).savefig(options.survey)
         print(options.survey)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.checkpoint import load
+from sharnn.checkpoint import load, write_atomically
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 from sharnn.page import frame, page, payload
@@ -76,7 +76,8 @@ class Explorer:
     def __init__(
         self, model: SHARNN, reading: Reading, name: str = "model", megabytes: float = MEGABYTES
     ) -> None:
-        self.model, self.reading, self.name, self.megabytes = model, reading, name, megabytes
+        self.model, self.reading, self.megabytes = model, reading, megabytes
+        self.name = name.encode(errors="replace").decode()  # a file's name may be no UTF-8
         self.replay = Replay(model, reading)
         self.losses = {block: losses(self.replay, block) for block in reading.weights}
         self.content = payload(reading, self.losses, self._about(), megabytes)
@@ -102,7 +103,7 @@ class Explorer:
         """Writes the page.
 
         Args:
-            path: where to; a file of this name is replaced.
+            path: where to; a file of this name is replaced when the new one is whole.
 
         Returns:
             The path.
@@ -111,10 +112,9 @@ class Explorer:
             InputError: it can't be written there.
         """
         path = Path(path)
-        try:
-            path.write_text(self.page(), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path} can't be written: {error.strerror}") from error
+        if path.is_dir():
+            raise InputError(f"can't write {path}: it is a folder")
+        write_atomically(path, self.page().encode())
         return path
 
     def bits_lost(
@@ -159,12 +159,14 @@ class Explorer:
         if count is not None:
             if count < 1:
                 raise InputError(f"count must be at least 1, got {count}")
-            removed = top_keys(weights, visible, count)
+            removed = top_keys(weights, visible, min(count, reading.memory))
         else:
             nearest, farthest = between or (1, 1)
             if not 1 <= nearest <= farthest:
                 raise InputError(f"between must be (nearest, farthest) from 1 on, got {between}")
-            removed = keys_between(visible, reading.memory, nearest, farthest)
+            if nearest > int(visible):
+                raise InputError(f"this byte's prediction sees only {int(visible)} bytes back")
+            removed = keys_between(visible, reading.memory, nearest, min(farthest, reading.memory))
         size = int(removed.sum())
         generator = torch.Generator().manual_seed(seed)
 

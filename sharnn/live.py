@@ -10,11 +10,12 @@ from importlib.resources import files
 from typing import Any
 
 from sharnn.errors import InputError
-from sharnn.explorer import Explorer
+from sharnn.explorer import Explorer, Loss
 from sharnn.reading import read
 
 LONGEST_MEMORY = 20_000  # rows; more would make a page of many megabytes
 LONGEST_TEXT = 1_000_000  # bytes
+WATCHED = 1024  # bytes of a new text, the last ones, that can be chosen
 
 
 class LiveExplorer:
@@ -55,7 +56,8 @@ class LiveExplorer:
                 ``count`` or ``nearest`` and ``farthest``.
 
         Returns:
-            The answer; ``"problem"`` with a line of text where the question makes no sense.
+            The answer, with a line to show as its ``text``; ``"problem"`` where the question makes
+            no sense.
         """
         try:
             match question.get("what"):
@@ -85,42 +87,67 @@ class LiveExplorer:
         memory = question.get("memory")
         if type(memory) is not int or not 1 <= memory <= LONGEST_MEMORY:
             raise InputError(f"memory must be a whole number from 1 to {LONGEST_MEMORY:,}")
-        text = str(question.get("text", "")).encode()
-        if len(text) > LONGEST_TEXT:
-            raise InputError(f"the text has {len(text):,} bytes, {LONGEST_TEXT:,} are the most")
+        text = question.get("text")
+        if not isinstance(text, str):
+            raise InputError("give a text to read")
+        data = text.encode(errors="surrogatepass")  # half a surrogate pair is shown as its bytes
+        if len(data) > LONGEST_TEXT:
+            raise InputError(f"the text has {len(data):,} bytes, {LONGEST_TEXT:,} are the most")
         old = self.explorer
-        reading = read(old.model, text, memory=memory)
+        start = max(1, len(data) - WATCHED)
+        reading = read(old.model, data, watched=WATCHED, start=start, memory=memory)
         self.explorer = Explorer(old.model, reading, old.name, old.megabytes)
-        return {"what": "reading", "payload": self.explorer.content}
+        content = self.explorer.content
+        text = f"Of {len(data):,} bytes the last {content['watched']:,} can be chosen."
+        return {"what": "reading", "payload": content, "text": text if start > 1 else ""}
 
     def _remove(self, question: dict[str, Any]) -> dict[str, Any]:
-        numbers = {name: question.get(name) for name in ("block", "chosen", "count")}
-        between = (question.get("nearest"), question.get("farthest"))
-        for value in (*numbers.values(), *between):
-            if value is not None and type(value) is not int:
-                raise InputError("give whole numbers")
+        block, chosen = _whole(question, "block"), _whole(question, "chosen")
         explorer = self.explorer
-        dropped = explorer.reading.watched - explorer.content["watched"]
-        by_count = numbers["count"] is not None
-        loss = explorer.bits_lost(
-            dropped + (numbers["chosen"] or 0),
-            block=numbers["block"],
-            count=numbers["count"],
-            between=None if by_count else between,  # type: ignore[arg-type]
-        )
-        those = (
-            f"the {loss.removed:,} most attended"
-            if by_count
-            else f"the {loss.removed:,} from {between[0]:,} to {between[1]:,} back"
-        )
-        text = (
-            f"Without {those}, which have {loss.weight:.1%} of the weight: {loss.bits:+.3f} bits; "
-            f"without as many at random: {loss.random:+.3f} ± {loss.spread:.3f}."
-        )
-        return {"what": "removed", "chosen": numbers["chosen"], "text": text}
+        shown = explorer.content["watched"]
+        if not 0 <= chosen < shown:
+            raise InputError(f"chosen must be from 0 to {shown - 1}, got {chosen}")
+        byte = explorer.reading.watched - shown + chosen  # the page may have dropped the first ones
+        if question.get("count") is not None:
+            loss = explorer.bits_lost(byte, block=block, count=_whole(question, "count"))
+            those = f"the {loss.removed:,} most attended"
+        else:
+            near, far = _whole(question, "nearest"), _whole(question, "farthest")
+            loss = explorer.bits_lost(byte, block=block, between=(near, far))
+            those = f"the {loss.removed:,} from {near:,} to {far:,} back"
+        return {"what": "removed", "block": block, "chosen": chosen, "text": in_words(those, loss)}
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget for whoever can show it, and the page as it is for whoever can't."""
         bundle = self.widget._repr_mimebundle_(**options)
         data, metadata = bundle or ({}, {})
         return {**data, "text/html": self.explorer._repr_html_()}, metadata
+
+
+def _whole(question: dict[str, Any], name: str) -> int:
+    """A whole number in a question."""
+    value = question.get(name)
+    if type(value) is not int:
+        raise InputError(f"{name} must be a whole number")
+    return value
+
+
+def in_words(those: str, loss: Loss) -> str:
+    """A loss as the page says it.
+
+    Args:
+        those: the removed positions.
+        loss: what the prediction lost without them.
+
+    Returns:
+        A sentence.
+
+    Example:
+        >>> in_words("the 4 most attended", Loss(4, 0.25, 0.5, -0.001, 0.002))
+        'Without the 4 most attended, which have 25.0% of the weight: +0.500 bits;
+        without as many at random: -0.001 ± 0.002.'
+    """
+    return (
+        f"Without {those}, which have {loss.weight:.1%} of the weight: {loss.bits:+.3f} bits; "
+        f"without as many at random: {loss.random:+.3f} ± {loss.spread:.3f}."
+    )

@@ -20,7 +20,7 @@ from sharnn.errors import InputError
 from sharnn.reading import Reading
 from sharnn.removal import Losses
 
-SCRIPTS = "bytes payload colours charts pane explorer kernel".split()
+SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
 KINDS = ("uint8", "int32", "float32")
 OCTAVES = 24  # from the largest weight down to the faintest that is kept
 STEP = OCTAVES / 254  # of log2, between two codes
@@ -157,13 +157,15 @@ def payload(
         what was dropped.
 
     Raises:
-        InputError: not even one watched byte fits.
+        InputError: not even one watched byte fits, or ``megabytes`` is no size.
     """
+    if not megabytes > 0:
+        raise InputError(f"megabytes must be greater than 0, got {megabytes}")
     total = count = reading.watched
     while True:
         kept = last_bytes(reading, count)
         content = _content(kept, losses, total - count, about)
-        size = len(json.dumps(content)) / 1e6
+        size = len(page(content, about).encode()) / 1e6
         if size <= megabytes:
             return content
         if count == 1:

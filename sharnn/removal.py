@@ -97,6 +97,8 @@ class Losses:
         counts: how many keys were removed.
         top: (watched, counts) bits lost without the most attended keys.
         random: (watched, counts) the mean over draws of the bits lost without as many by chance.
+        random_size: (watched, counts) the mean over draws of the size of that change. One draw
+            changes a prediction so much; in ``random`` draws of different sign cancel.
         spread: (watched, counts) the standard deviation over the draws.
         bands: nearest and farthest distance of each band.
         band: (watched, bands) bits lost without the keys of a band.
@@ -106,6 +108,7 @@ class Losses:
     counts: tuple[int, ...]
     top: Tensor
     random: Tensor
+    random_size: Tensor
     spread: Tensor
     bands: tuple[tuple[int, int], ...]
     band: Tensor
@@ -199,6 +202,7 @@ def losses(
         counts=tuple(counts),
         top=top,
         random=drawn.mean(dim=0),
+        random_size=drawn.abs().mean(dim=0),
         spread=drawn.std(dim=0),
         bands=bands,
         band=torch.stack(band, dim=-1),

@@ -75,8 +75,8 @@ def distance_figure(survey: Survey, block: int | None = None, axes: Axes | None 
 def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = None) -> Axes:
     """Draws which classes of byte a head looks at, after which class.
 
-    Colours are on a logarithmic scale around 1. Cells of fewer than 20 queries, and pairs that
-    don't occur, are left grey.
+    Colours are on a logarithmic scale around 1, orange for more and purple for less. Cells of
+    fewer than 20 queries, and pairs that don't occur, are left grey.
 
     Args:
         survey: what `sharnn.survey.survey` returned.
@@ -97,7 +97,7 @@ def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = N
     finite = logs[~logs.isnan()].abs()
     reach = max(1.0, float(finite.max())) if len(finite) else 1.0
     image = axes.imshow(
-        logs.numpy(), cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest"
+        logs.numpy(), cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest"
     )
     for row, column in (~means.isnan()).nonzero().tolist():
         strong = abs(float(logs[row, column])) > 0.6 * reach
@@ -152,7 +152,7 @@ def recalled_figure(
         (ratios - 1).tolist(),
         left=1,
         height=0.7,
-        color=[BLUE if ratio > 1 else ORANGE for ratio in ratios],
+        color=[ORANGE if ratio > 1 else BLUE for ratio in ratios],
         xerr=torch.stack([ratios - lows, errors]).numpy(),
         error_kw={"ecolor": BLACK, "elinewidth": 1},
     )

@@ -266,6 +266,8 @@ def test_the_random_column_is_the_mean_and_deviation_of_its_draws():
     for row in range(4):
         own = single[: reading.visible[row], row]
         assert abs(table.random[row, 0] - own.mean()) < 4 * own.std() / 400**0.5
+        size = own.abs()
+        assert abs(table.random_size[row, 0] - size.mean()) < 4 * size.std() / 400**0.5
         assert table.spread[row, 0].item() == pytest.approx(own.std().item(), rel=0.4)
 
 

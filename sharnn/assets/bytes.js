@@ -8,6 +8,10 @@ function sequenceLength(byte) {
   return byte >= 0xf0 && byte < 0xf5 ? 4 : 0;
 }
 
+// Their pictures, from U+2400 on, are missing in many fonts.
+const CONTROLS = ("NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK " +
+  "SYN ETB CAN EM SUB ESC FS GS RS US").split(" ");
+
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Cuts bytes into characters: [{ start, length, shown, name, kind }]. */
@@ -36,10 +40,12 @@ function appearance(character, byte) {
   if (character === " ") return { shown: " ", name: "space", kind: "" };
   if (character === "\n") return { shown: "↵", name: "newline", kind: "mark" };
   if (character === "\t") return { shown: "⇥", name: "tab", kind: "mark" };
-  if (point < 0x20) return { shown: String.fromCharCode(0x2400 + point), name: code, kind: "mark" };
-  if (point === 0x7f) return { shown: "␡", name: code, kind: "mark" };
+  const control = point === 0x7f ? "DEL" : CONTROLS[point];
+  if (control) return { shown: control, name: `${control} (${code})`, kind: "code" };
   // What has no shape, or turns the writing around, is shown by its number.
-  if (/[\p{C}\p{Z}]/u.test(character)) return { shown: code, name: code, kind: "code" };
+  if (/[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u.test(character)) {
+    return { shown: code, name: code, kind: "code" };
+  }
   if (/\p{M}/u.test(character)) return { shown: "◌" + character, name: code, kind: "" };
   return { shown: character, name: character, kind: "" };
 }

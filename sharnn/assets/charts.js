@@ -89,7 +89,7 @@ function overviewPicture({ edges, watched, visible }, head, colours) {
       const even = evenShare(edges[band], edges[band + 1], visible[i]);
       if (even <= 0) continue;
       const relative = head.mass[i * bands + band] / even;
-      draw.fillStyle = colours.weights[weightLevel(relative, head.largestBand)] || "transparent";
+      draw.fillStyle = colours.weights[weightLevel(relative, head.strongBand)] || "transparent";
       draw.fillRect(i, band, 1, 1);
     }
   }
@@ -137,7 +137,7 @@ function drawMass(sharp, reading, head, chosen, colours) {
   const { memory, edges } = reading;
   const bands = edges.length - 1;
   const [left, right, top, bottom] = [MARGIN, width - 8, 8, height - 32];
-  const x = (distance) => left + ((right - left) * Math.log(distance)) / Math.log(memory);
+  const x = (distance) => left + ((right - left) * Math.log(distance)) / Math.log(Math.max(2, memory));
   const y = (share) => bottom - (bottom - top) * share;
   draw.fillStyle = colours.soft;
   draw.strokeStyle = colours.line;

@@ -16,9 +16,11 @@ function connectKernel(explorer) {
       $("live-memory").max = data.longest;
     } else if (data.what === "reading") {
       await explorer.show(data.payload);
-      busy("");
-    } else if (data.what === "removed" && data.chosen === explorer.chosen) {
-      $("answer").textContent = data.text;
+      busy(data.text);
+    } else if (data.what === "removed") {
+      // Another byte may have been chosen since.
+      const { chosen, head } = explorer;
+      if (data.chosen === chosen && data.block === head?.block) $("answer").textContent = data.text;
     } else if (data.what === "problem") {
       $(data.about === "remove" ? "answer" : "live-status").textContent = data.text;
     }
@@ -31,6 +33,7 @@ function connectKernel(explorer) {
   });
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
+    if (!explorer.head) return;
     $("answer").textContent = "...";
     const range = event.submitter?.name === "range";
     ask({

@@ -6,13 +6,19 @@ function render({ model, el }) {
   frame.title = "Attention explorer";
   frame.style.cssText = "width: 100%; height: 1500px; border: 0";
   el.append(frame);
+  let latest = null; // the text that was read since the page came
 
+  const toPage = (answer) => frame.contentWindow?.postMessage({ sharnn: "answer", ...answer }, "*");
   const fromPage = ({ source, data }) => {
-    if (source === frame.contentWindow && data?.sharnn === "ask") model.send(data);
+    if (source !== frame.contentWindow || data?.sharnn !== "ask") return;
+    model.send(data);
+    // JupyterLab takes frames out of the document and puts them back: their page starts anew.
+    if (data.what === "hello" && latest) toPage(latest);
   };
   const fromKernel = (answer) => {
-    if (answer.what === "page") frame.srcdoc = answer.page;
-    else frame.contentWindow.postMessage({ sharnn: "answer", ...answer }, "*");
+    if (answer.what === "reading") latest = answer;
+    if (answer.what !== "page") toPage(answer);
+    else if (!frame.srcdoc) frame.srcdoc = answer.page; // else another view has asked for it
   };
   window.addEventListener("message", fromPage);
   model.on("msg:custom", fromKernel);

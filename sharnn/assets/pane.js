@@ -1,5 +1,16 @@
 // A text whose bytes can be coloured, pointed at and chosen, by mouse, touch or keyboard.
 
+const NO_LEVEL = 255;
+const IN_VIEW = 2500; // bytes before or after one that can be seen together with it
+
+/** Waits until a frame is drawn, but not for long: out of view a browser may draw none. */
+function nextFrame() {
+  return new Promise((done) => {
+    requestAnimationFrame(() => setTimeout(done));
+    setTimeout(done, 500);
+  });
+}
+
 class TextPane {
   /**
    * @param element   where the text goes; it scrolls and takes the focus
@@ -11,8 +22,9 @@ class TextPane {
   constructor(element, reading, from, to, choose, point) {
     Object.assign(this, { element, reading, from, to, choose });
     this.cells = new Array(to - from);
-    this.levels = new Uint8Array(to - from).fill(255);
+    this.levels = new Uint8Array(to - from).fill(NO_LEVEL);
     this.here = null;
+    this.turn = 0;
     element.replaceChildren(this.build());
     element.setAttribute("aria-valuemin", from);
     element.setAttribute("aria-valuemax", to - 1);
@@ -63,15 +75,34 @@ class TextPane {
     return this.cells[index - this.from];
   }
 
-  /** Colours each byte by its level in a palette; only what changes is touched. */
-  paint(levelOf, palette) {
-    const fresh = palette !== this.palette;
+  /**
+   * Colours each byte by its level in a palette; only what changes is touched. Given a byte, those
+   * that can be in view with it come first and the rest after the next frame.
+   */
+  paint(levelOf, palette, near = null) {
+    if (palette !== this.palette) this.levels.fill(NO_LEVEL);
     this.palette = palette;
-    for (let j = 0; j < this.cells.length; j++) {
+    const turn = ++this.turn; // what an older call has put off is out of date
+    if (near === null) {
+      this.paintCells(levelOf, 0, this.cells.length);
+      return;
+    }
+    const first = Math.max(0, near - this.from - IN_VIEW);
+    const end = Math.min(this.cells.length, near - this.from + IN_VIEW);
+    this.paintCells(levelOf, first, end);
+    nextFrame().then(() => {
+      if (turn !== this.turn) return;
+      this.paintCells(levelOf, 0, first);
+      this.paintCells(levelOf, end, this.cells.length);
+    });
+  }
+
+  paintCells(levelOf, first, end) {
+    for (let j = first; j < end; j++) {
       const level = levelOf(j + this.from);
-      if (!fresh && level === this.levels[j]) continue;
+      if (level === this.levels[j]) continue;
       this.levels[j] = level;
-      this.cells[j].style.backgroundColor = palette[level];
+      this.cells[j].style.backgroundColor = this.palette[level];
     }
   }
 

@@ -53,7 +53,7 @@ class Head {
       head.weightOf[code] = 2 ** (payload.largest - payload.step * (255 - code));
     }
     head.largestRelative = head.findLargest(reading.visible);
-    head.largestBand = head.findLargestBand(reading);
+    head.strongBand = head.findStrongBand(reading);
     head.meanMass = head.meanOfMass(reading.edges.length - 1);
     return head;
   }
@@ -89,17 +89,17 @@ class Head {
     return largest;
   }
 
-  /** Largest weight of any band of distances, against its even share. */
-  findLargestBand({ edges, visible }) {
+  /** The weight of a band, against its even share, that only one in 200 exceeds. */
+  findStrongBand({ edges, visible }) {
     const bands = edges.length - 1;
-    let largest = 1;
+    const all = [];
     for (let i = 0; i < visible.length; i++) {
       for (let band = 0; band < bands; band++) {
         const even = evenShare(edges[band], edges[band + 1], visible[i]);
-        if (even > 0) largest = Math.max(largest, this.mass[i * bands + band] / even);
+        if (even > 0) all.push(this.mass[i * bands + band] / even);
       }
     }
-    return largest;
+    return Math.max(2, Float32Array.from(all).sort()[Math.floor(0.995 * all.length)]);
   }
 
   /** (bands) the mean over the watched bytes of the weight in each band. */

@@ -1,0 +1,55 @@
+// Mouse, touch and keys, and the frame around the page.
+
+/** Calls `act` with the share of the width at which an element is pressed or dragged. */
+function onDrag(element, act) {
+  const share = (event) => {
+    const box = element.getBoundingClientRect();
+    return (event.clientX - box.left) / box.width;
+  };
+  element.addEventListener("pointerdown", (event) => act(share(event)));
+  element.addEventListener("pointermove", (event) => event.buttons && act(share(event)));
+}
+
+function connect(explorer) {
+  $("head").onchange = (event) => explorer.useHead(Number(event.target.value));
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.matches("input, textarea, select");
+    if (typing || event.ctrlKey || event.altKey || event.metaKey || !explorer.head) return;
+    if (event.key === "n") explorer.nextPeak(1);
+    if (event.key === "p") explorer.nextPeak(-1);
+  });
+  onDrag($("minimap"), (share) => {
+    if (!explorer.head) return;
+    const distance = Math.max(1, Math.ceil((1 - share) * explorer.head.memory));
+    explorer.look(Math.max(0, explorer.target - distance));
+  });
+  /** The watched byte at a share of the overview's width. */
+  const atShare = (share) => {
+    const { width } = explorer.canvas.overview;
+    const { watched } = explorer.reading;
+    const i = Math.floor(((share * width - MARGIN) / (width - MARGIN)) * watched);
+    return Math.min(watched - 1, Math.max(0, i));
+  };
+  onDrag($("overview"), (share) => explorer.head && explorer.choose(atShare(share)));
+  $("overview").addEventListener("mousemove", (event) => {
+    if (!explorer.head) return;
+    const i = atShare(event.offsetX / explorer.canvas.overview.width);
+    $("under-overview").textContent = `${bitsInWords(explorer.reading, explorer.reading.first + i)}, ` +
+      `spreads over ${short(explorer.head.effective[i])}`;
+  });
+  $("overview").addEventListener("keydown", (event) => explorer.watched?.key(event));
+  new ResizeObserver(() => {
+    Object.values(explorer.canvas).forEach((canvas) => canvas.fit());
+    if (explorer.chosen !== undefined) explorer.redraw();
+  }).observe($("views"));
+}
+
+/** An iframe of the same origin grows with its page. */
+function fitFrame() {
+  try {
+    const frame = window.frameElement;
+    if (!frame) return;
+    const fit = () => (frame.style.height = `${document.body.scrollHeight + 4}px`);
+    new ResizeObserver(fit).observe(document.body);
+  } catch { /* another origin: whoever made the frame gave it a height */ }
+}

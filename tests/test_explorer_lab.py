@@ -1,0 +1,241 @@
+"""The explorer in a real JupyterLab: shown in an output, and live with a kernel behind it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import nbformat
+import pytest
+from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
+
+import sharnn
+from sharnn.live import in_words
+from small import small_model
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
+    # Playwright closes its pipes late; Python says so when it collects them.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+TEXT = "The café at the corner <b>opens</b> at nine.\n" * 6
+FRAME = 'iframe[title="Attention explorer"]'
+PATIENCE = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, a text, and the notebooks that show them."""
+    folder = tmp_path_factory.mktemp("lab")
+    sharnn.save(small_model(memory=60), folder / "model.safetensors")
+    (folder / "text").write_text(TEXT, encoding="utf-8")
+    explore = 'import sharnn\nexplorer = sharnn.explore("model.safetensors", "text", watched=100)'
+    write_notebook(folder / "shown.ipynb", f"{explore}\nexplorer")
+    live = f"{explore}\nlive = sharnn.LiveExplorer(explorer)\nlive"
+    write_notebook(folder / "live.ipynb", live)
+    write_notebook(folder / "twice.ipynb", live, "live")
+    return folder
+
+
+def load(folder):
+    return sharnn.load(folder / "model.safetensors")
+
+
+def write_notebook(path, *cells):
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="module")
+def lab(folder, tmp_path_factory):
+    """The address of a running JupyterLab that knows nothing of its user's settings."""
+    home = tmp_path_factory.mktemp("home")
+    own = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    environment = {**os.environ, **dict.fromkeys(own, str(home)), "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "jupyter", "lab", "--no-browser"),
+        *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+        *("--IdentityProvider.token=open", f"--ServerApp.root_dir={folder}"),
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=None",
+    ]
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert server.poll() is None, (home / "log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/api?token=open", timeout=5).close()
+                break
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.25)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+    expect.set_options(timeout=5000)  # Playwright's own
+
+
+@pytest.fixture
+def open_notebook(browser, lab):
+    """Opens a notebook, runs all its cells, and waits for the explorer that appears."""
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    context.set_default_timeout(PATIENCE)
+    asked = []
+
+    def route(route):
+        if route.request.url.startswith((lab, "data:", "blob:", "ws://127.0.0.1")):
+            route.continue_()
+        else:
+            asked.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", route)
+    page = context.new_page()
+
+    def start(name: str) -> Page:
+        page.goto(f"{lab}/lab/tree/{name}.ipynb?token=open&reset", wait_until="load")
+        page.locator(".jp-Notebook-cell").first.wait_for()
+        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
+        page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status"
+            " === 'idle'"
+        )
+        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        frame = page.locator(f".jp-OutputArea-output {FRAME}").last.content_frame
+        frame.locator("body[data-ready]").wait_for()
+        return page
+
+    yield start
+    context.close()
+    assert asked == [], "nobody but JupyterLab is asked"
+
+
+def shown(page) -> FrameLocator:
+    return page.locator(f".jp-OutputArea-output {FRAME}").content_frame
+
+
+def inside(page, expression: str):
+    """What an expression is in the explorer's own page."""
+    return shown(page).locator("body").evaluate(f"() => {expression}")
+
+
+def test_an_explorer_is_shown_in_an_output(open_notebook):
+    page = open_notebook("shown")
+    frame = shown(page)
+    assert frame.locator("#live").is_hidden(), "nobody would answer"
+    assert frame.locator("#ask").is_hidden()
+    assert inside(page, "sharnn.reading.watched") == 100
+    frame.locator("#watched .glyph").first.click()
+    expect(frame.locator("#byte")).to_contain_text("é (byte")
+    # The frame is as high as its page.
+    heights = "[innerHeight, document.body.scrollHeight]"
+    own, wanted = inside(page, heights)
+    assert wanted <= own < wanted + 50
+    # It follows JupyterLab's theme.
+    assert inside(page, "document.documentElement.dataset.theme") == "light"
+    theme = (
+        "void jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })"
+    )
+    page.evaluate(theme)
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    page.evaluate(theme.replace("Dark", "Light"))
+    expect(frame.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_a_live_explorer_answers(open_notebook, folder):
+    page = open_notebook("live")
+    frame = shown(page)
+    explorer = sharnn.explore(folder / "model.safetensors", folder / "text", watched=100)
+
+    # Remove positions.
+    frame.locator("#ask").wait_for()
+    frame.locator("#watched .glyph").first.click()
+    chosen = inside(page, "sharnn.chosen")
+    frame.locator("#ask-count").fill("5")
+    frame.locator("button[name=count]").click()
+    loss = explorer.bits_lost(chosen, count=5)
+    expect(frame.locator("#answer")).to_have_text(in_words("the 5 most attended", loss))
+    frame.locator("#ask-near").fill("3")
+    frame.locator("#ask-far").fill("20")
+    frame.locator("button[name=range]").click()
+    loss = explorer.bits_lost(chosen, between=(3, 20))
+    expect(frame.locator("#answer")).to_have_text(in_words("the 18 from 3 to 20 back", loss))
+    frame.locator("#ask-count").fill("0")
+    frame.locator("#ask-count").press("Enter")
+    expect(frame.locator("#answer")).to_have_text("count must be at least 1, got 0")
+    frame.locator("#watched").press("ArrowRight")
+    expect(frame.locator("#answer")).to_have_text("")
+
+    # Read another text.
+    text = "Ein ganz anderer Text: schön & <i>gut</i>.\n" * 3
+    frame.locator("#live-text").fill(text)
+    frame.locator("#live-memory").fill("0")
+    frame.get_by_role("button", name="Read it").click()
+    expect(frame.locator("#live-status")).to_have_text(
+        "memory must be a whole number from 1 to 20,000"
+    )
+    frame.locator("#live-memory").fill("50")
+    frame.get_by_role("button", name="Read it").click()
+    expect(frame.locator("#about")).to_contain_text("a memory of 50 positions")
+    expect(frame.locator("#watched")).to_contain_text("n & <i>gut</i>.")
+    expect(frame.locator("#live-status")).to_have_text("")
+    assert inside(page, "[...sharnn.reading.bytes]") == list(text.encode())
+
+    # The questions are about the new text now.
+    frame.locator("#watched").press("Home")
+    frame.locator("#watched").press("PageDown")
+    frame.locator("#ask-count").fill("4")
+    frame.locator("button[name=count]").click()
+    new = sharnn.explore(load(folder), text.encode(), memory=50)
+    words = in_words("the 4 most attended", new.bits_lost(64, count=4))
+    expect(frame.locator("#answer")).to_have_text(words)
+
+    # A page that starts anew, as JupyterLab makes it when it moves a cell, shows the new text too.
+    page.locator(FRAME).evaluate("frame => frame.after(frame)")
+    expect(frame.locator("#live-text")).to_have_value("")
+    expect(frame.locator("#about")).to_contain_text("a memory of 50 positions")
+    expect(frame.locator("#watched")).to_contain_text("n & <i>gut</i>.")
+
+
+def test_a_second_view_leaves_the_first_as_it_is(open_notebook):
+    page = open_notebook("twice")
+    first, second = page.locator(f".jp-OutputArea-output {FRAME}").all()
+    for view in (first, second):
+        view.content_frame.locator("#ask").wait_for()
+    first.content_frame.locator("#live-text").fill("Both views show what was read.")
+    first.content_frame.get_by_role("button", name="Read it").click()
+    for view in (first, second):
+        expect(view.content_frame.locator("#watched")).to_contain_text("oth views show")
+    assert first.content_frame.locator("#live-text").input_value() != ""

@@ -1,0 +1,612 @@
+"""The explorer's page in a real browser, from one file and without a network."""
+
+import html
+import re
+import shutil
+import statistics
+
+import pytest
+import torch
+from playwright.sync_api import expect, sync_playwright
+
+from sharnn import SHARNN, ModelConfig, explore
+from small import small_model
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
+    # Playwright closes its pipes late; Python says so when it collects them.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+PLAIN = b"The quick brown fox\njumps over the lazy dog,\tand then it sleeps.\n" * 8
+HOSTILE = (
+    "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>&lt;b&gt;\n"
+    "--><!-- {{ }} `${window.hacked=3}`\n"
+    "abc\u202edef \u2066x \ufeff \u00a0 \u200b \u0301e \u115f \U000e0001"
+    " 😀 سلام 漢字 é\x00\x07\x7f\r\n"
+).encode() + b"\xff\xc3\x28\xe2\x82 \xf0\x9f\n"
+# Room for a machine that does something else at the same time.
+FIRST_PAINT = 3 * 1000  # milliseconds
+SELECTION = 3 * 50
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with a head that makes differences."""
+    model = small_model(memory=120, attention_layers=(0, 1))
+    with torch.no_grad():
+        for block in (0, 1):
+            for parameter in model.blocks[block].head.query_norm.parameters():
+                parameter *= 4
+    return model
+
+
+@pytest.fixture(scope="module")
+def plain(model, tmp_path_factory):
+    """An explorer of a text of short lines, and its page."""
+    explorer = explore(model, PLAIN, watched=300)
+    return explorer, explorer.save(tmp_path_factory.mktemp("plain") / "page.html")
+
+
+@pytest.fixture
+def show(browser):
+    """Opens a page with the network cut; whatever goes wrong in it fails the test."""
+    contexts, wrong = [], []
+
+    def open_page(path, ready=True, script="", **options):
+        options = {"viewport": {"width": 1200, "height": 900}, **options}
+        context = browser.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.add_init_script(script)
+        page.on("console", lambda m: wrong.append(m.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: r.url == path.as_uri() or wrong.append(r.url))
+        page.goto(path.as_uri())
+        if ready:
+            page.locator("body[data-ready]").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def chosen(page) -> int:
+    return page.evaluate("sharnn.chosen")
+
+
+def cell(page, pane: str, index: int):
+    """The box of a byte, after scrolling to it."""
+    handle = page.evaluate_handle(
+        f"(sharnn.{pane}.show({index}), sharnn.{pane}.cell({index}))"
+    ).as_element()
+    return handle
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
+    def test_the_weights_in_the_browser_are_the_models(self, show, tmp_path, heads):
+        model = small_model(memory=40, attention_layers=heads)
+        explorer = explore(model, PLAIN[:150])
+        page = show(explorer.save(tmp_path / "page.html"))
+        assert page.locator("#head-choice").is_visible() == (len(heads) > 1)
+        for place, block in enumerate(heads):
+            if place:
+                page.select_option("#head", label=str(block))
+            assert page.evaluate("sharnn.head.block") == block
+            weights = page.evaluate(
+                "Array.from({ length: sharnn.reading.watched },"
+                " (_, i) => [...sharnn.head.weights(i)])"
+            )
+            expected = explorer.reading.weights[block]
+            assert torch.allclose(torch.tensor(weights), expected, rtol=0.0334, atol=1e-7)
+
+    def test_what_is_said_and_drawn_follows_the_head(self, show, tmp_path):
+        explorer = explore(small_model(memory=40, attention_layers=(0, 1, 2)), PLAIN[:150])
+        page = show(explorer.save(tmp_path / "page.html"))
+        seen = set()
+        for block in (2, 0, 1):
+            page.select_option("#head", label=str(block))
+            page.evaluate("sharnn.choose(100)")
+            table = page.locator("#by-count").inner_text()
+            loss = explorer.bits_lost(100, count=4, block=block)
+            sign = "+" if loss.bits > 0 else "\N{MINUS SIGN}"
+            assert f"{sign}{abs(loss.bits):.3f}" in table
+            seen.add(table + page.locator("#peaks").inner_text())
+        assert len(seen) == 3
+
+    def test_bits_of_the_byte(self, show, plain):
+        explorer, path = plain
+        page = show(path)
+        page.evaluate("sharnn.choose(17)")
+        bits = float(explorer.reading.bits[explorer.reading.first + 17])
+        digits = 1 if bits >= 10 else 2
+        assert f"{bits:.{digits}f} bits" in page.locator("#byte").inner_text()
+
+
+class TestChoosing:
+    def test_by_mouse(self, show, plain):
+        page = show(plain[1])
+        first = plain[0].reading.first
+        cell(page, "watched", first + 30).click()
+        assert chosen(page) == 30
+        assert page.locator("#watched i.here").count() == 1
+        cell(page, "watched", first + 33).hover()
+        expect(page.locator("#under-watched")).to_contain_text("bits")
+        assert chosen(page) == 30, "pointing is not choosing"
+        page.mouse.move(1, 1)
+        expect(page.locator("#under-watched")).to_have_text("")
+
+    def test_the_memory_answers_to_the_mouse(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(100)")
+        target = plain[0].reading.first + 100
+        cell(page, "remembered", target - 7).hover()
+        expect(page.locator("#under-remembered")).to_contain_text("7 back: weight")
+        cell(page, "remembered", target - 9).click()
+        assert page.evaluate("sharnn.marked") == 9
+        page.mouse.move(1, 1)
+        expect(page.locator("#under-remembered")).to_contain_text("9 back: weight")
+        weight = float(plain[0].reading.weights[0][100, 8])
+        said = page.locator("#under-remembered").inner_text()
+        assert float(re.search(r"weight ([\d.]+) %", said)[1]) / 100 == pytest.approx(
+            weight, rel=0.1
+        )
+        cell(page, "remembered", target - 121).hover()
+        expect(page.locator("#under-remembered")).to_contain_text("out of the memory")
+        cell(page, "remembered", target).hover()
+        expect(page.locator("#under-remembered")).to_contain_text("not yet read")
+
+    def test_each_byte_has_the_colour_of_its_weight(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(100)")
+        page.wait_for_timeout(200)  # those out of view follow after a frame
+        reading = plain[0].reading
+        target = reading.first + 100
+        colours = page.evaluate(
+            "sharnn.remembered.cells.map((cell) => getComputedStyle(cell).backgroundColor)"
+        )
+        none = "rgba(0, 0, 0, 0)"
+        assert set(colours[target:]) == {none}
+        assert set(colours[: target - 120]) <= {none}
+        row = reading.weights[0][100, : reading.visible[100]]
+        strongest, weakest = 1 + int(row.argmax()), 1 + int(row.argmin())
+        assert colours[target - strongest].startswith("rgba(230, 97, 0, 0.")
+        assert colours[target - weakest].startswith("rgba(93, 58, 155, 0.")
+
+    def test_by_touch(self, show, plain):
+        page = show(plain[1], has_touch=True, viewport={"width": 390, "height": 800})
+        cell(page, "watched", plain[0].reading.first + 30).tap()
+        assert chosen(page) == 30
+        page.locator("#peaks button").nth(1).tap()
+        assert page.locator("#peaks button").nth(1).get_attribute("aria-pressed") == "true"
+        page.locator("#overview").tap()
+        assert chosen(page) != 30
+        box = page.locator("#minimap").bounding_box()
+        page.locator("#minimap").tap(position={"x": box["width"] - 3, "y": 20})
+        assert page.evaluate("sharnn.marked") <= 3
+
+    def test_by_keys(self, show, plain):
+        page = show(plain[1])
+        first = plain[0].reading.first
+        page.evaluate("sharnn.choose(100)")
+        page.locator("#watched").focus()
+
+        def press(key: str) -> int:
+            page.keyboard.press(key)
+            assert page.locator("#watched").get_attribute("aria-valuenow") == str(
+                first + chosen(page)
+            )
+            return chosen(page)
+
+        assert press("ArrowRight") == 101
+        assert press("ArrowLeft") == 100
+        down = press("ArrowDown")
+        assert PLAIN[first + 100 : first + down].count(b"\n") == 1
+        assert press("ArrowUp") <= 100 + 20
+        assert press("Home") == 0
+        assert press("ArrowLeft") == 0
+        assert press("ArrowUp") == 0
+        assert press("PageDown") == 64
+        assert press("PageUp") == 0
+        assert press("End") == 299
+        assert press("ArrowDown") == 299
+        page.keyboard.press("Control+ArrowLeft")
+        assert chosen(page) == 299, "the browser's own keys stay the browser's"
+        in_view = page.evaluate(
+            "(() => { const box = document.getElementById('watched').getBoundingClientRect();"
+            " const cell = sharnn.watched.here.getBoundingClientRect();"
+            " return cell.top >= box.top && cell.bottom <= box.bottom; })()"
+        )
+        assert in_view
+
+    def test_peaks_by_keys_and_buttons(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(100)")
+        buttons = page.locator("#peaks button")
+        count = buttons.count()
+        assert 2 <= count <= 8
+        peaks = page.evaluate("sharnn.peaks")
+        weights = plain[0].reading.weights[0][100]
+        assert peaks[0]["distance"] - 1 in weights.topk(3).indices
+        assert [peak["weight"] for peak in peaks] == sorted(
+            (peak["weight"] for peak in peaks), reverse=True
+        )
+
+        def pressed() -> list[int]:
+            return [
+                n for n in range(count) if buttons.nth(n).get_attribute("aria-pressed") == "true"
+            ]
+
+        assert pressed() == [0]
+        page.keyboard.press("n")
+        assert pressed() == [1]
+        page.keyboard.press("p")
+        page.keyboard.press("p")
+        assert pressed() == [count - 1], "it goes round"
+        buttons.nth(1).click()
+        assert pressed() == [1]
+        assert page.evaluate("sharnn.marked") == peaks[1]["distance"]
+        buttons.nth(0).focus()
+        page.keyboard.press("Enter")
+        assert pressed() == [0]
+
+    def test_tab_leads_everywhere_and_shows_where(self, show, plain):
+        page = show(plain[1])
+        found = []
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            focused = page.evaluate(
+                "(() => { const e = document.activeElement; const s = getComputedStyle(e);"
+                " return [e.id || e.parentElement.id || e.tagName, s.outlineStyle,"
+                " parseFloat(s.outlineWidth)]; })()"
+            )
+            if focused[0] in ("", "BODY", "HTML"):
+                break
+            assert focused[1] == "solid"
+            assert focused[2] >= 2
+            if focused[0] not in found:
+                found.append(focused[0])
+        assert found[:2] == ["head", "theme"]
+        assert found[3:] == ["watched", "peaks", "remembered", "overview"]
+
+    def test_the_remembered_text_has_its_own_cursor(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(100)")
+        before = page.evaluate("sharnn.marked")
+        page.locator("#remembered").focus()
+        page.keyboard.press("ArrowLeft")
+        assert (page.evaluate("sharnn.marked"), chosen(page)) == (before + 1, 100)
+        spoken = page.locator("#remembered").get_attribute("aria-valuetext")
+        assert f"{before + 1} back" in spoken
+
+    def test_minimap_and_overview(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(200)")
+        box = page.locator("#minimap").bounding_box()
+        page.locator("#minimap").click(position={"x": 2, "y": 20})
+        assert page.evaluate("sharnn.marked") > 115
+        page.locator("#minimap").click(position={"x": box["width"] / 2, "y": 20})
+        assert 55 < page.evaluate("sharnn.marked") < 65
+        overview = page.locator("#overview")
+        box = overview.bounding_box()
+        overview.hover(position={"x": 300, "y": 50})
+        expect(page.locator("#under-overview")).to_contain_text("spreads over")
+        overview.click(position={"x": box["width"] - 2, "y": 50})
+        assert chosen(page) >= 298
+        overview.click(position={"x": 3, "y": 50})
+        assert chosen(page) == 0
+        page.keyboard.press("ArrowRight")
+        assert chosen(page) == 1
+        line = page.locator("#overview-line").bounding_box()
+        assert box["x"] + 40 < line["x"] < box["x"] + 60
+
+    def test_a_window_of_another_size_keeps_the_choice(self, show, plain):
+        page = show(plain[1])
+        page.evaluate("sharnn.choose(42)")
+        page.set_viewport_size({"width": 500, "height": 700})
+        page.wait_for_timeout(200)
+        assert chosen(page) == 42
+        assert page.evaluate("sharnn.canvas.mass.width") < 500
+
+    def test_where_nothing_is_drawn_it_goes_on(self, show, plain):
+        """Out of view a browser may draw no frame."""
+        page = show(plain[1], script="window.requestAnimationFrame = () => 0")
+        cell(page, "watched", plain[0].reading.first + 30).click()
+        assert chosen(page) == 30
+
+    @pytest.mark.parametrize(("text", "memory"), [(b"ab", 24), (b"abc", 1), ("é".encode(), 5)])
+    def test_the_shortest_texts(self, show, tmp_path, text, memory):
+        page = show(explore(small_model(), text, memory=memory).save(tmp_path / "page.html"))
+        assert chosen(page) in range(len(text) - 1)
+        page.locator("#watched").focus()
+        for key in ("End", "Home", "ArrowDown", "n"):
+            page.keyboard.press(key)
+        assert "NaN" not in page.locator("body").inner_text()
+
+
+def luminance(colour) -> float:
+    parts = [c / 255 for c in colour]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b) -> float:
+    """WCAG's contrast of two colours."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def colour_of(text: str):
+    """Red, green, blue and opacity of `rgb(...)`, `rgba(...)` or `#rrggbb`."""
+    if text in ("", "transparent"):
+        return (0, 0, 0), 0.0
+    if text.startswith("#"):
+        return tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)), 1.0
+    numbers = [float(n) for n in re.findall(r"[\d.]+", text)]
+    return tuple(numbers[:3]), numbers[3] if len(numbers) > 3 else 1.0
+
+
+def over(top: str, back):
+    colour, opacity = colour_of(top)
+    return tuple(opacity * c + (1 - opacity) * b for c, b in zip(colour, back, strict=True))
+
+
+# The colour of each piece of text, what lies under it, and whether it is dimmed.
+TEXTS = """() => {
+  const found = new Map();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !e.checkVisibility() || e.matches("script")) continue;
+    const under = [];
+    for (let a = e; a; a = a.parentElement) {
+      const s = getComputedStyle(a);
+      if (s.opacity !== "1") throw new Error("opacity of " + a.id);
+      under.push(s.backgroundColor);
+    }
+    const key = JSON.stringify([getComputedStyle(e).color, under]);
+    found.set(key, walker.currentNode.data.slice(0, 30));
+  }
+  return [...found].map(([key, text]) => [...JSON.parse(key), text]);
+}"""
+
+
+class TestSeeing:
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_text_can_be_read_on_every_colour(self, show, plain, theme):
+        page = show(plain[1], color_scheme=theme)
+        palettes = page.evaluate("[sharnn.colours.bits, sharnn.colours.weights]")
+        front, back = (
+            colour_of(
+                page.evaluate(
+                    f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')"
+                ).strip()
+            )[0]
+            for name in ("front", "back")
+        )
+        worst = min(contrast(front, over(level, back)) for p in palettes for level in p)
+        print(f"{theme}: worst contrast on a palette {worst:.2f}")
+        assert worst >= 4.5
+        page.evaluate("document.querySelector('.keys').open = true")
+        for colour, under, text in page.evaluate(TEXTS):
+            ground = back
+            for layer in reversed(under):
+                ground = over(layer, ground)
+            assert contrast(colour_of(colour)[0], ground) >= 4.5, text
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_the_scale_is_told_apart_by_the_colour_blind(self, show, plain, theme):
+        """More and less than an even share stay different for eyes without red or green cones."""
+        page = show(plain[1], color_scheme=theme)
+        weights = page.evaluate("sharnn.colours.weights")
+        back = (255, 255, 255) if theme == "light" else (21, 24, 28)
+        # Vienot, Brettel and Mollon's projections, in linear light.
+        blind = (
+            ((0.1124, 0.8876, 0), (0.1124, 0.8876, 0), (0.004, -0.004, 1)),
+            ((0.2928, 0.7072, 0), (0.2928, 0.7072, 0), (-0.0223, 0.0223, 1)),
+        )
+        for rows in blind:
+            seen = []
+            for level in (weights[0], weights[-1]):
+                linear = [(c / 255) ** 2.2 for c in over(level, back)]
+                seen.append([sum(w * c for w, c in zip(r, linear, strict=True)) for r in rows])
+            less, more = seen
+            # One is more blue than yellow, the other more yellow than blue.
+            assert less[2] > less[0]
+            assert more[2] < more[0]
+
+    def test_the_theme_is_the_systems_until_one_is_chosen(self, show, plain):
+        page = show(plain[1], color_scheme="dark")
+
+        def theme() -> str:
+            return page.evaluate("document.documentElement.dataset.theme")
+
+        background = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(background)
+        assert theme() == "dark"
+        page.emulate_media(color_scheme="light")
+        expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        light = page.evaluate(background)
+        assert light != dark
+        page.select_option("#theme", "dark")
+        assert (theme(), page.evaluate(background)) == ("dark", dark)
+        assert page.evaluate("sharnn.colours.bits[16]").startswith("rgba(86, 180, 233")
+        page.select_option("#theme", "auto")
+        assert (theme(), page.evaluate(background)) == ("light", light)
+
+    @pytest.mark.parametrize("text", [PLAIN, HOSTILE * 3, b"a" * 700, "漢😀".encode() * 100])
+    def test_a_phone_needs_no_sideways_scrolling(self, show, model, tmp_path, text):
+        path = explore(model, text, watched=300).save(tmp_path / "page.html")
+        page = show(path, viewport={"width": 390, "height": 800}, has_touch=True)
+        page.evaluate("document.querySelector('.keys').open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for pane in ("watched", "remembered", "peaks", "byte"):
+            assert page.evaluate(f"(e => e.scrollWidth <= e.clientWidth)({pane})")
+        keys = page.locator(".keys dl").bounding_box()
+        assert keys["x"] >= 0
+        assert keys["x"] + keys["width"] <= 390
+
+
+class TestInAFrame:
+    """As a notebook's output shows it."""
+
+    def test_of_the_same_origin(self, show, plain, tmp_path):
+        explorer, _ = plain
+        outer = tmp_path / "outer.html"
+        outer.write_text(
+            '<!doctype html><html data-theme="dark"><body>' + explorer._repr_html_(), "utf-8"
+        )
+        page = show(outer, ready=False)
+        frame = page.locator("iframe")
+        inside = frame.content_frame
+        inside.locator("body[data-ready]").wait_for()
+        expect(inside.locator("html")).to_have_attribute("data-theme", "dark")
+        page.evaluate("document.documentElement.dataset.theme = 'light'")
+        expect(inside.locator("html")).to_have_attribute("data-theme", "light")
+        assert inside.locator("body").evaluate(
+            "() => innerHeight >= document.body.scrollHeight && innerHeight != 1500"
+        )
+
+    def test_of_another_origin(self, show, plain, tmp_path):
+        """As on Colab: the page can neither read nor resize what is around it."""
+        explorer, _ = plain
+        outer = tmp_path / "outer.html"
+        output = html.escape(explorer._repr_html_())
+        outer.write_text(
+            '<!doctype html><iframe sandbox="allow-scripts" style="width: 100%; height: 1600px" '
+            f'srcdoc="{output}"></iframe>',
+            "utf-8",
+        )
+        page = show(outer, ready=False, color_scheme="dark")
+        inside = page.locator("iframe").content_frame.locator("iframe").content_frame
+        inside.locator("body[data-ready]").wait_for()
+        assert inside.locator("html").get_attribute("data-theme") == "dark"
+        inside.locator("#watched i").nth(3).click()
+        assert inside.locator("body").evaluate("() => [innerHeight, sharnn.chosen]") == [1500, 3]
+        assert inside.locator("#problem").is_hidden()
+
+
+class TestHostileText:
+    @pytest.fixture
+    def page(self, show, model, tmp_path):
+        path = explore(model, HOSTILE * 3, watched=2 * len(HOSTILE)).save(tmp_path / "page.html")
+        return show(path)
+
+    def test_it_is_shown_and_never_run(self, page):
+        for i in range(0, 2 * len(HOSTILE), 3):
+            page.evaluate(f"sharnn.choose({i})")
+        page.locator("#watched").hover()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("img").count() == 0
+        assert page.locator("#watched script").count() == 0
+        shown = page.locator("#watched").inner_text()
+        assert "</script><script>window.hacked=1</script><img src=x onerror=" in shown
+        assert "&lt;b&gt;" in shown
+        assert "`${window.hacked=3}`" in shown
+
+    def test_a_character_of_several_bytes_is_one_glyph_over_them(self, page):
+        glyphs = page.evaluate(
+            "[...document.querySelectorAll('#watched .glyph')].map((glyph) =>"
+            " [glyph.dataset.glyph, glyph.children.length])"
+        )
+        for character in "😀سلام漢字é":
+            assert [character, len(character.encode())] in glyphs
+        for code, size in (("U+202E", 3), ("U+FEFF", 3), ("U+00A0", 2), ("U+115F", 3)):
+            assert [code, size] in glyphs
+        for code, size in (("U+200B", 3), ("U+2066", 3), ("U+E0001", 4)):
+            assert [code, size] in glyphs
+        assert ["◌\u0301", 2] in glyphs
+
+    def test_what_has_no_shape_has_a_stand_in(self, page):
+        shown = page.locator("#watched").inner_text()
+
+        assert "↵" in shown
+        codes = page.locator("#watched i.code").all_inner_texts()
+        assert {"FF", "C3", "E2", "82", "F0", "9F", "NUL", "BEL", "DEL", "CR"} <= set(codes)
+        for character in "\u202e\u2066\ufeff\u200b\x00":
+            assert character not in page.locator("body").inner_text()
+        assert all(
+            "\u202e" not in line
+            for line in page.evaluate(
+                "[...document.querySelectorAll('[data-glyph]')].map((glyph) => glyph.dataset.glyph)"
+            )
+        )
+
+    def test_writing_from_the_right_keeps_the_order_of_the_bytes(self, page):
+        start = HOSTILE.index("سلام".encode())
+        first = page.evaluate("sharnn.watched.from")
+        index = first + (start - first) % len(HOSTILE)
+        boxes = [cell(page, "watched", index + i).bounding_box() for i in range(8)]
+        lines = {round(box["y"]) for box in boxes}
+        assert len(lines) > 1 or [box["x"] for box in boxes] == sorted(box["x"] for box in boxes)
+
+    def test_a_byte_within_a_character_is_named(self, page):
+        start = HOSTILE.index("😀".encode())
+        first = page.evaluate("sharnn.watched.from")
+        index = first + (start - first) % len(HOSTILE) + 2
+        if index >= page.evaluate("sharnn.watched.to"):
+            index -= len(HOSTILE)
+        page.evaluate(f"sharnn.choose({index - first})")
+        assert "😀 (byte 3 of 4)" in page.locator("#byte").inner_text()
+
+    def test_all_bytes_are_there_once(self, page):
+        indices = page.evaluate("sharnn.watched.cells.map((cell) => cell.index)")
+        first = page.evaluate("sharnn.watched.from")
+        assert indices == list(range(first, first + 2 * len(HOSTILE)))
+        assert page.locator("#watched i").count() == len(indices)
+
+
+class TestSpeed:
+    def test_at_full_size(self, show, tmp_path, capsys):
+        """1024 watched bytes, a memory of 5000."""
+        model = SHARNN(ModelConfig(dim=64, boom_dim=256, memory=5000)).eval()
+        generator = torch.Generator().manual_seed(2)
+        words = [
+            bytes(torch.randint(97, 123, (n,), generator=generator).tolist())
+            for n in torch.randint(1, 9, (400,), generator=generator)
+        ]
+        text = b" ".join(words[i] for i in torch.randint(400, (1500,), generator=generator))
+        explorer = explore(model, text)
+        assert explorer.reading.watched == 1024
+        path = explorer.save(tmp_path / "page.html")
+        page = show(path)
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        ready = page.evaluate("performance.now()")
+        times = page.evaluate(
+            """async () => {
+              const times = [];
+              for (let k = 0; k < 25; k++) {
+                const start = performance.now();
+                sharnn.choose((sharnn.chosen + 83) % sharnn.reading.watched);
+                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+                times.push(performance.now() - start);
+              }
+              return times;
+            }"""
+        )
+        median = statistics.median(times)
+        with capsys.disabled():
+            print(
+                f"\nfull size: {path.stat().st_size / 1e6:.1f} MB, first paint {paint:.0f} ms, "
+                f"ready {ready:.0f} ms, selection {median:.0f} ms, at most {max(times):.0f} ms"
+            )
+        assert paint < FIRST_PAINT
+        assert median < SELECTION
