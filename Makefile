@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_build/*')
-LIBRARY := $(shell find sharnn -name '*.py')
+LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test check book lab format sync lock clean

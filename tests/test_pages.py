@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -60,7 +60,7 @@ class TestInABrowser:
     pytestmark = needs_browser
 
     def test_nothing_fails_and_no_other_host_is_asked(self, page):
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(500)  # for what a page asks late; idleness is not always reported
         assert page.wrong == []
 
     def test_formulas_are_typeset(self, page):
@@ -78,6 +78,70 @@ class TestInABrowser:
     def test_a_phone_needs_no_sideways_scrolling(self, page):
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+class TestTheExplorer:
+    """The page of the chapter on what the head remembers holds one, in a frame."""
+
+    pytestmark = needs_browser
+
+    @pytest.fixture
+    def page(self, browser):
+        context = browser.new_context(
+            viewport={"width": 1200, "height": 900}, color_scheme="light", offline=True
+        )
+        page = context.new_page()
+        page.wrong = []
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.on("console", lambda m: m.type == "error" and page.wrong.append(m.text))
+        page.goto((HTML / "14-what-the-head-remembers.html").as_uri(), wait_until="load")
+        yield page
+        context.close()
+
+    @pytest.fixture
+    def frame(self, page):
+        frame = page.locator('iframe[title="Attention explorer"]').first
+        frame.scroll_into_view_if_needed()
+        frame.content_frame.locator("body[data-ready]").wait_for()
+        return frame
+
+    def test_it_works_without_kernel_and_network(self, page, frame):
+        inside = frame.content_frame
+        inside.locator("#watched i").nth(5).click()
+        chosen = inside.locator("body").evaluate("() => sharnn.chosen")
+        assert chosen == 5
+        inside.locator("#watched").press("End")
+        assert inside.locator("body").evaluate("() => sharnn.chosen") > 5
+        assert inside.locator("#peaks button").count() > 1
+        assert inside.locator("#live").is_hidden()
+        assert inside.locator("#problem").is_hidden()
+        assert page.wrong == []
+
+    def test_the_frame_is_as_high_as_its_page(self, page, frame):
+        for width in (1200, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_timeout(500)
+            own, wanted = frame.content_frame.locator("body").evaluate(
+                "() => [innerHeight, document.body.scrollHeight]"
+            )
+            assert wanted <= own < wanted + 50
+
+    def test_it_follows_the_theme_of_the_book(self, page, frame):
+        root = frame.content_frame.locator("html")
+        seen = set()
+        for _ in range(3):  # auto, light, dark in some order
+            page.locator(".theme-switch-button:visible").first.click()
+            theme = page.locator("html").get_attribute("data-theme")
+            expect(root).to_have_attribute("data-theme", theme)
+            seen.add(theme)
+        assert seen == {"light", "dark"}
+
+    def test_a_phone_needs_no_sideways_scrolling(self, page, frame):
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_timeout(500)
+        width = "() => document.documentElement.scrollWidth - innerWidth"
+        assert page.evaluate(width) <= 0
+        assert frame.content_frame.locator("body").evaluate(width) <= 0
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

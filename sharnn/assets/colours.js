@@ -18,7 +18,7 @@ class Colours {
     const ramp = Array.from({ length: STEPS + 1 }, (_, level) => level / STEPS);
     this.bits = ramp.map((share) => shade(this.blue, share));
     this.weights = [
-      ...ramp.slice(1).reverse().map((share) => shade(this.less, 0.6 * share)),
+      ...ramp.slice(1).reverse().map((share) => shade(this.less, 0.35 * share)),
       ...ramp.map((share) => shade(this.more, share)),
     ];
   }
