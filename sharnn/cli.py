@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 
 import sharnn
-from sharnn.checkpoint import load, write_atomically
+from sharnn.checkpoint import load
 from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files, parse_split
 from sharnn.errors import InputError
@@ -22,7 +21,10 @@ from sharnn.evaluate import bits_per_byte
 from sharnn.explorer import MEGABYTES, explore
 from sharnn.flags import Formatter, Parser, add_fields, changes, positive
 from sharnn.generate import printable, stream
+from sharnn.plots import check_picture_name, save_picture
 from sharnn.recipe import DEVICES, Recipe
+from sharnn.survey import survey
+from sharnn.survey_plots import survey_figure
 from sharnn.trainer import pick_device
 from sharnn.training import SETTINGS, Result, resume, train
 
@@ -285,13 +287,7 @@ def _attention(options: argparse.Namespace) -> int:
         if not place.absolute().parent.is_dir() or place.is_dir():
             raise InputError(f"can't write {place}: it is a folder, or is in none")
     if options.survey is not None:
-        from sharnn.plots import panels
-        from sharnn.survey import survey
-        from sharnn.survey_plots import survey_figure
-
-        kinds = panels()[0].figure.canvas.get_supported_filetypes()
-        if places[1].suffix[1:].lower() not in kinds:
-            raise InputError(f"{places[1]}: a figure's name ends in one of .{', .'.join(kinds)}")
+        check_picture_name(places[1])
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
@@ -307,10 +303,7 @@ def _attention(options: argparse.Namespace) -> int:
         megabytes=options.megabytes,
     )
     if options.survey is not None:
-        picture = io.BytesIO()
-        figure = survey_figure(survey(model, data, memory=options.memory))
-        figure.savefig(picture, format=places[1].suffix[1:].lower())
-        write_atomically(places[1], picture.getvalue())
+        save_picture(survey_figure(survey(model, data, memory=options.memory)), places[1])
     path = explorer.save(places[0])
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     for note in explorer.content["notes"]:

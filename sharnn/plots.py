@@ -5,16 +5,20 @@ They need matplotlib (``pip install "sharnn[book]"``).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sharnn.checkpoint import write_atomically
 from sharnn.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours can be told apart by the colour-blind; the grey reads on dark and light.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#808080"
@@ -62,6 +66,47 @@ def panels(columns: int = 1, width: float = 8, height: float = 4) -> list[Axes]:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return list(grid[0])
+
+
+def check_picture_name(path: Path) -> None:
+    """Sees to it that a figure can be written under a name.
+
+    Args:
+        path: where it will be written; the ending names the kind of picture.
+
+    Raises:
+        InputError: there is no such kind, or matplotlib is missing.
+
+    Example:
+        >>> check_picture_name(Path("survey.png"))
+    """
+    figure = panels()[0].figure
+    kinds = figure.canvas.get_supported_filetypes()
+    _close(figure)
+    if path.suffix[1:].lower() not in kinds:
+        raise InputError(f"{path}: a figure's name ends in one of .{', .'.join(kinds)}")
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Writes a figure, whole or not at all, and closes it.
+
+    Args:
+        figure: the figure.
+        path: where to; the ending names the kind of picture.
+
+    Raises:
+        InputError: it can't be written there.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower())
+    _close(figure)
+    write_atomically(path, picture.getvalue())
+
+
+def _close(figure: Any) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
 
 
 def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> Axes:
