@@ -1,7 +1,6 @@
 """The explorer in a real JupyterLab: shown in an output, and live with a kernel behind it."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,20 +10,16 @@ import urllib.request
 
 import nbformat
 import pytest
-from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import FrameLocator, Page, expect
 
 import sharnn
+from browser import needs_browser, open_browser
 from sharnn.live import in_words
 from small import small_model
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
-    # Playwright closes its pipes late; Python says so when it collects them.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    *needs_browser,
 ]
 
 TEXT = "The café at the corner <b>opens</b> at nine.\n" * 6
@@ -97,13 +92,8 @@ def lab(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
+    with open_browser() as browser:
         yield browser
-        browser.close()
     expect.set_options(timeout=5000)  # Playwright's own
 
 

@@ -2,24 +2,19 @@
 
 import html
 import re
-import shutil
 import statistics
 
 import pytest
 import torch
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from browser import needs_browser, open_browser
 from sharnn import SHARNN, ModelConfig, explore
 from small import small_model
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
-    # Playwright closes its pipes late; Python says so when it collects them.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    *needs_browser,
 ]
 
 PLAIN = b"The quick brown fox\njumps over the lazy dog,\tand then it sleeps.\n" * 8
@@ -36,13 +31,8 @@ SELECTION = 3 * 50
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

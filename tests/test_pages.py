@@ -1,40 +1,29 @@
 """The built pages in a real browser: nothing fails, no other host is asked, all is shown."""
 
 import re
-import shutil
 from pathlib import Path
 
 import jupytext
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+
+from browser import needs_browser, open_browser
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(path.stem for path in HTML.glob("*.html") if path.stem not in ("genindex", "search"))
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PAGES, reason="the book is not built: make book"),
 ]
-# Playwright closes its pipes late; Python says so when it collects them.
-needs_browser = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(params=PAGES)
