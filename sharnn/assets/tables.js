@@ -8,7 +8,7 @@ function fillTables(reading, head, i) {
   const visible = reading.visible[i];
   const row = head.weights(i);
   const sorted = Float32Array.from(row).sort().reverse();
-  const held = (weights) => percent(weights.reduce((sum, weight) => sum + weight, 0));
+  const held = (weights) => percent(Math.min(1, weights.reduce((sum, weight) => sum + weight, 0)));
   const of = (array, place, columns) => array[i * columns + place];
   const byCount = counts.map((count, place) => [
     count < visible ? thousands(count) : `all ${thousands(visible)}`,
