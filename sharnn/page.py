@@ -21,7 +21,6 @@ from sharnn.reading import Reading
 from sharnn.removal import Losses
 
 SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
-KINDS = ("uint8", "int32", "float32")
 OCTAVES = 24  # from the largest weight down to the faintest that is kept
 STEP = OCTAVES / 254  # of log2, between two codes
 GUESSES = 5
@@ -200,7 +199,7 @@ def _content(
         "first": reading.first,
         "watched": reading.watched,
         # The byte that loses most without what its head looked at is a good one to begin with.
-        "begin": int(torch.stack([lost.top[dropped:, -1] for lost in losses.values()])[0].argmax()),
+        "begin": int(some.top[dropped:, -1].argmax()),
         "text": pack(torch.tensor(list(reading.text)), "uint8"),
         "bits": pack(reading.bits, "float32"),
         "visible": pack(reading.visible, "int32"),

@@ -120,13 +120,13 @@ class TextPane {
   }
 
   /** Moves the cursor, brings it into view, and tells who listens what it is on. */
-  moveTo(index, spoken, scroll = true) {
+  moveTo(index, spoken) {
     this.here?.classList.remove("here");
     this.here = this.cell(index);
     this.here.classList.add("here");
     this.element.setAttribute("aria-valuenow", index);
     this.element.setAttribute("aria-valuetext", spoken);
-    if (scroll) this.show(index);
+    this.show(index);
   }
 
   /** Scrolls this element alone, never the page around it. */
