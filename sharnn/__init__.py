@@ -17,10 +17,11 @@ from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.explorer import Explorer, explore
 from sharnn.generate import generate
+from sharnn.lamb import Lamb
 from sharnn.live import LiveExplorer
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN
-from sharnn.optim import Lamb, Muon
+from sharnn.muon import Muon
 from sharnn.reading import Reading, read
 from sharnn.recipe import Recipe
 from sharnn.reference import from_reference

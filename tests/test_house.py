@@ -17,7 +17,9 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 # A module may import those in earlier lines, and none in later ones.
 ORDER = """
-errors
+errors precision
+together
+lamb muon
 config
 layers
 attention memory

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharnn import Lamb, Muon
-from sharnn.optim import make_optimizer, orthogonalised
+from sharnn.muon import orthogonalised
+from sharnn.optim import make_optimizer
 from small import small_model
 
 
@@ -91,3 +93,88 @@ def test_lamb_trust_is_1_for_zero_weights_and_at_least_the_minimum():
     optimizer.step()
     assert optimizer.state[zero]["trust"] == 1
     assert optimizer.state[small]["trust"] == 0.25
+
+
+def optimizers(weights):
+    """One of each kind whose rule is ours, over copies of these weights."""
+    matrix, vector = weights
+    lamb = Lamb([torch.nn.Parameter(w.clone()) for w in weights], lr=0.1, weight_decay=0.1)
+    groups = [
+        {"params": [torch.nn.Parameter(matrix.clone())], "matrices": True, "stacked": 2},
+        {"params": [torch.nn.Parameter(vector.clone())]},
+    ]
+    return lamb, Muon(groups, lr=0.1, weight_decay=0.1)
+
+
+def parameters(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def everything(optimizer):
+    """Weights and state by name, but for the trust ratios, which are there to look at only."""
+    found = {}
+    for i, weight in enumerate(parameters(optimizer)):
+        found[f"{i}"] = weight.detach().clone()
+        for name, tensor in optimizer.state[weight].items():
+            if name != "trust":
+                found[f"{i}.{name}"] = tensor.clone()
+    return found
+
+
+def move(optimizer, gradients, keep=1.0):
+    """What `step` does on a device that must not be read: ``keep`` is a tensor there."""
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            weights = group["params"]
+            for weight in weights:
+                weight.grad = gradients[weight.dim()].clone()
+            optimizer._update(weights, optimizer._gradients(weights, keep), group, keep)
+
+
+class NoReads(TorchDispatchMode):
+    """Fails where a number is read back from a tensor: on a GPU the host would wait for it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.is_nonzero.default,
+        )
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_on_a_device_reads_nothing_back_and_is_the_same():
+    weights = torch.randn(4, 3), torch.randn(5)
+    for host, device in zip(optimizers(weights), optimizers(weights), strict=True):
+        for _ in range(3):
+            gradients = {2: torch.randn(4, 3), 1: torch.randn(5)}
+            move(host, gradients)
+            keep = torch.ones(())
+            with NoReads():
+                move(device, gradients, keep)
+        torch.testing.assert_close(everything(device), everything(host))
+
+
+def test_a_step_called_off_changes_nothing():
+    weights = torch.randn(4, 3), torch.randn(5)
+    for optimizer in optimizers(weights):
+        move(optimizer, {2: torch.randn(4, 3), 1: torch.randn(5)})
+        before = everything(optimizer)
+        broken = {2: torch.full((4, 3), torch.inf), 1: torch.full((5,), torch.nan)}
+        move(optimizer, broken, torch.zeros(()))
+        after = everything(optimizer)
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_scaler_of_mixed_precision_calls_a_step_off():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = Lamb([weight], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor, expected in ((torch.inf, 1.0), (1.0, 0.9)):
+        optimizer.zero_grad()
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        torch.testing.assert_close(weight.data, torch.full((3,), expected))
+    assert scaler.get_scale() == 2.0
+    assert weight.grad.eq(2.0).all(), "it was unscaled for the step, not in place"
