@@ -16,7 +16,7 @@ from sharnn.data import Corpus, load_corpus
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.explorer import Explorer, explore
-from sharnn.generate import generate
+from sharnn.generate import generate, generate_batch
 from sharnn.lamb import Lamb
 from sharnn.live import LiveExplorer
 from sharnn.memory import Memory, State
@@ -25,6 +25,7 @@ from sharnn.muon import Muon
 from sharnn.reading import Reading, read
 from sharnn.recipe import Recipe
 from sharnn.reference import from_reference
+from sharnn.stepper import Stepper
 from sharnn.survey import survey
 from sharnn.survey_types import Survey
 from sharnn.training import Result, resume, train
@@ -45,11 +46,13 @@ __all__ = [
     "Recipe",
     "Result",
     "State",
+    "Stepper",
     "Survey",
     "bits_per_byte",
     "explore",
     "from_reference",
     "generate",
+    "generate_batch",
     "load",
     "load_corpus",
     "read",

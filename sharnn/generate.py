@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.memory import State
 from sharnn.model import SHARNN
-
-PREFILL = 512  # bytes of the prompt read at a time
+from sharnn.stepper import Stepper
 
 
 def generate(
@@ -24,6 +23,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    weights: str = "float32",
 ) -> bytes:
     """Continues a prompt.
 
@@ -35,6 +35,7 @@ def generate(
         top_k: draw from the k likeliest bytes only; None for all.
         top_p: draw from the likeliest bytes that together have this probability; None for all.
         seed: the same seed writes the same bytes on the same machine; None for a new draw.
+        weights: ``"float32"``, or ``"int8"``, which is faster where the model is large.
 
     Returns:
         The ``length`` bytes that follow the prompt, without it. They need not be valid UTF-8.
@@ -48,7 +49,7 @@ def generate(
         >>> len(generate(model, b"The ", 10, seed=1))
         10
     """
-    return bytes(stream(model, prompt, length, temperature, top_k, top_p, seed))
+    return bytes(stream(model, prompt, length, temperature, top_k, top_p, seed, weights))
 
 
 def stream(
@@ -59,11 +60,12 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    weights: str = "float32",
 ) -> Iterator[int]:
     """As `generate`, one byte at a time.
 
     Args:
-        model, prompt, length, temperature, top_k, top_p, seed: see `generate`.
+        model, prompt, length, temperature, top_k, top_p, seed, weights: see `generate`.
 
     Yields:
         Each byte as it is drawn.
@@ -71,25 +73,79 @@ def stream(
     Raises:
         InputError: a setting is out of range.
     """
-    _check(model, prompt, length, temperature, top_k, top_p, seed)
-    random = torch.Generator()
-    if seed is None:
-        random.seed()
-    else:
-        random.manual_seed(seed)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits, state = _read(model, prompt or b"\n")
-            for i in range(length):
-                symbol = draw(logits[0], temperature, top_k, top_p, random)
-                yield symbol
-                if i + 1 < length:
-                    x = torch.tensor([symbol], device=logits.device)
-                    logits, state = model.step(x, state)
-    finally:
-        model.train(was_training)
+    for symbols in _streams(model, [prompt], length, temperature, top_k, top_p, seed, weights):
+        yield symbols[0]
+
+
+def generate_batch(
+    model: SHARNN,
+    prompts: Sequence[bytes],
+    length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    weights: str = "float32",
+) -> list[bytes]:
+    """Continues several prompts side by side: more bytes a second than one after the other.
+
+    Args:
+        model: as in `generate`.
+        prompts: what each text starts with; name one several times to get several texts.
+        length: bytes to write of each.
+        temperature, top_k, top_p, weights: as in `generate`.
+        seed: text ``i`` is drawn with ``seed + i``; None for new draws.
+
+    Returns:
+        What follows each prompt.
+
+    Raises:
+        InputError: a setting is out of range, or there is no prompt.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> [len(text) for text in generate_batch(model, [b"The ", b"A"], 10, seed=1)]
+        [10, 10]
+    """
+    if not prompts:
+        raise InputError("there must be at least one prompt")
+    columns = list(
+        _streams(model, prompts, length, temperature, top_k, top_p, seed, weights)
+    )  # (length, batch)
+    return [bytes(column[i] for column in columns) for i in range(len(prompts))]
+
+
+def _streams(
+    model: SHARNN,
+    prompts: Sequence[bytes],
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    weights: str,
+) -> Iterator[list[int]]:
+    """One more byte of every text at a time."""
+    for prompt in prompts:
+        _check(model, prompt, length, temperature, top_k, top_p, seed)
+    randoms = [torch.Generator() for _ in prompts]
+    for i, random in enumerate(randoms):
+        if seed is None:
+            random.seed()
+        else:
+            random.manual_seed(seed + i)
+    stepper = Stepper(model, len(prompts), weights)
+    logits = stepper.read([prompt or b"\n" for prompt in prompts]).cpu()
+    for i in range(length):
+        symbols = [
+            draw(row, temperature, top_k, top_p, random)
+            for row, random in zip(logits, randoms, strict=True)
+        ]
+        yield symbols
+        if i + 1 < length:
+            x = torch.tensor(symbols, device=model.embedding.weight.device)
+            logits = stepper.step(x).cpu()
 
 
 def draw(
@@ -102,7 +158,7 @@ def draw(
     """Draws one symbol.
 
     Args:
-        logits: (vocab_size,).
+        logits: (vocab_size,), on the CPU.
         temperature, top_k, top_p: see `generate`.
         random: where chance comes from, on the CPU.
 
@@ -116,14 +172,17 @@ def draw(
         >>> draw(torch.tensor([0.0, 5.0, 1.0]), 0.0, None, None, torch.Generator())
         1
     """
-    logits = logits.double().cpu()
-    if not bool(torch.isfinite(logits).all()):
+    logits = logits.double()
+    if not math.isfinite(logits.sum().item()):
         raise InputError("the model's predictions are not finite numbers: its weights are damaged")
     if temperature == 0:
         return int(logits.argmax())
-    sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both
     # The largest becomes 0, so that no temperature makes it infinite.
-    probabilities = torch.softmax((sorted_logits - sorted_logits[0]) / temperature, dim=-1)
+    scaled = (logits - logits.max()) / temperature
+    if top_k is None and top_p is None:
+        return int(torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=random))
+    sorted_scaled, symbols = scaled.sort(descending=True, stable=True)  # (vocab_size,) both
+    probabilities = torch.softmax(sorted_scaled, dim=-1)
     kept = len(symbols) if top_k is None else min(top_k, len(symbols))
     if top_p is not None:
         # A symbol stays while those before it have less than top_p, so one always stays.
@@ -131,16 +190,6 @@ def draw(
         kept = min(kept, max(1, int((before < top_p).sum())))
     choice = torch.multinomial(probabilities[:kept], 1, generator=random)
     return int(symbols[choice])
-
-
-def _read(model: SHARNN, prompt: bytes) -> tuple[Tensor, State | None]:
-    """Logits (1, vocab_size) after the prompt, and the state."""
-    device = model.embedding.weight.device
-    symbols = torch.tensor(list(prompt), device=device)[None]  # (1, time)
-    state = None
-    for segment in symbols.split(PREFILL, dim=1):
-        logits, state = model(segment, state)
-    return logits[:, -1], state
 
 
 def _check(

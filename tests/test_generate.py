@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from sharnn import SHARNN, InputError, ModelConfig, generate
-from sharnn.generate import PREFILL, draw, printable, stream
+from sharnn import SHARNN, InputError, ModelConfig, generate, generate_batch
+from sharnn.generate import draw, printable, stream
+from sharnn.stepper import READ
 from small import small_model
 
 
@@ -33,7 +34,7 @@ def test_temperature_0_takes_the_likeliest_byte_each_time():
 
 def test_a_prompt_longer_than_a_read_and_the_memory():
     model = small_model(memory_window="sliding")
-    prompt = bytes(torch.randint(256, (PREFILL + 77,)).tolist())
+    prompt = bytes(torch.randint(256, (READ + 77,)).tolist())
     logits, _ = model(torch.tensor([list(prompt)]))
     assert generate(model, prompt, 1, temperature=0)[0] == logits[0, -1].argmax()
 
@@ -131,3 +132,23 @@ def test_a_prompt_may_end_within_a_character():
 def test_bytes_that_could_command_a_terminal_are_shown_as_marks():
     shown = "".join(printable(b"", iter(b"a\x1b[31m\x07\r\nb\tc\x80\xff\xc3")))
     assert shown == "a\ufffd[31m\ufffd\ufffd\nb\tc\ufffd\ufffd\ufffd"
+
+
+def test_texts_written_side_by_side_are_those_written_alone():
+    """Prompts of different lengths, one of them longer than the memory."""
+    model = small_model(memory_window="sliding")
+    prompts = [b"The ", bytes(range(40, 90)), b""]
+    together = generate_batch(model, prompts, 30, temperature=0.7, seed=5)
+    assert together == [
+        generate(model, prompt, 30, temperature=0.7, seed=5 + i) for i, prompt in enumerate(prompts)
+    ]
+    assert generate_batch(model, [b"a", b"a"], 20, seed=1)[0] != together[1]
+    with pytest.raises(InputError, match="at least one prompt"):
+        generate_batch(model, [], 5)
+
+
+def test_weights_of_8_bits_write_too():
+    model = small_model()
+    assert len(generate(model, b"The ", 20, seed=1, weights="int8")) == 20
+    with pytest.raises(InputError, match="weights must be one of float32, int8, got 'int4'"):
+        generate(model, b"x", 5, weights="int4")
