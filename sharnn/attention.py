@@ -124,6 +124,7 @@ class SingleHeadAttention(nn.Module):
         q = q * (torch.sigmoid(self.key_scale) / math.sqrt(self.dim))
         scores = q @ rows.transpose(1, 2)  # (batch, time, time)
         if past is not None:
+            past = past.to(rows.dtype)  # another one only where the precision of a run changed
             scores = torch.cat([q @ past.transpose(1, 2), scores], dim=-1)
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)

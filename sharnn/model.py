@@ -15,6 +15,7 @@ from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.layers import LSTM, Boom, Dropout, layer_norm
 from sharnn.memory import Memory, State
+from sharnn.precision import in_product_dtype
 
 LSTMState = tuple[Tensor, Tensor]
 
@@ -70,7 +71,7 @@ class Block(nn.Module):
         if self.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + drop(head(h, [memory ; m]))
             #                                              (paper: simplified attention)
-            rows = self.memory_norm(h)  # (batch, time, dim)
+            rows = in_product_dtype(self.memory_norm(h))  # (batch, time, dim)
             h = self.middle_norm(h)
             memory = self._trim(memory, rows.shape[1], limit)
             past = memory.rows if memory is not None else None  # (batch, memory, dim)

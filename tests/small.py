@@ -43,5 +43,6 @@ def small_recipe(**changes) -> Recipe:
         "checkpoint_every": 4,
         "eval_batch_size": None,
         "device": "cpu",
+        "precision": "float32",
     }
     return Recipe(**{**values, **changes})

@@ -126,6 +126,17 @@ def test_generate_prints_prompt_and_text(capfdbinary, run):
     assert capfdbinary.readouterr().out == expected
 
 
+def test_several_texts_side_by_side(capfdbinary, run):
+    arguments = ("generate", run, "--prompt", "A", "--length", 6, "--seed", 1, "--threads", 1)
+    code, out, _ = call(capfdbinary, *arguments, "--samples", 2, "--weights", "int8")
+    assert code == 0
+    assert out.startswith("--- 1 of 2\nA")
+    assert "\n--- 2 of 2\nA" in out
+    code, _, err = call(capfdbinary, *arguments, "--weights", "int4")
+    assert code == 2
+    assert "int4" in err
+
+
 def test_data_describes(capfdbinary, text):
     code, out, _ = call(capfdbinary, "data", text)
     assert code == 0

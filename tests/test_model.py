@@ -260,3 +260,27 @@ def test_presets_have_the_sizes_they_promise():
     assert counts["tiny"] < 1_000_000
     assert 3_000_000 < counts["small"] < 4_000_000
     assert 12_000_000 < counts["medium"] < 14_500_000
+
+
+def test_under_autocast_rows_are_remembered_as_products_take_them(monkeypatch):
+    """Half of the memory, and the same numbers as if each product cast float32 rows anew."""
+    model, segments = small_model(), torch.randint(256, (3, 2, 11))
+    # On a GPU autocast computes LayerNorms in float32; on the CPU it does not.
+    model.blocks[1].memory_norm.register_forward_hook(lambda module, inputs, rows: rows.float())
+
+    def logits():
+        state, found = None, []
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            for x in segments:
+                y, state = model(x, state)
+                found.append(y)
+        return torch.stack(found), state
+
+    ours, state = logits()
+    assert state.memory[1].rows.dtype == torch.bfloat16
+    monkeypatch.setattr("sharnn.model.in_product_dtype", lambda rows: rows)
+    theirs, kept = logits()
+    assert kept.memory[1].rows.dtype == torch.float32
+    assert torch.equal(ours, theirs)
+    close = {"rtol": 0.1, "atol": 0.1}
+    torch.testing.assert_close(model(segments[0], state)[0], model(segments[0], kept)[0], **close)
