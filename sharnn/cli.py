@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,16 +19,19 @@ import sharnn
 from sharnn.checkpoint import load
 from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files, parse_split
+from sharnn.device import pick_device
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.explorer import MEGABYTES, explore
 from sharnn.flags import Formatter, Parser, add_fields, changes, positive
-from sharnn.generate import printable, stream
+from sharnn.generate import generate_batch, printable, stream
+from sharnn.model import SHARNN
+from sharnn.packed import WEIGHTS
 from sharnn.plots import check_picture_name, save_picture
+from sharnn.ranks import Ranks, joined, started_rank
 from sharnn.recipe import DEVICES, Recipe
 from sharnn.survey import survey
 from sharnn.survey_plots import survey_figure
-from sharnn.trainer import pick_device
 from sharnn.training import SETTINGS, Result, resume, train
 
 DEFAULT_PRESET = "small"
@@ -62,17 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (MemoryError, torch.OutOfMemoryError):
-        return _fail(NO_MEMORY, 1)
+        return _fail(NO_MEMORY, 1, alone=True)
     except OSError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), 1, alone=True)
     except RuntimeError as error:
         if "alloc" not in str(error):
             raise
-        return _fail(NO_MEMORY, 1)  # how torch says so on the CPU
+        return _fail(NO_MEMORY, 1, alone=True)  # how torch says so on the CPU
 
 
-def _fail(message: str, code: int) -> int:
-    print("sharnn: " + " ".join(message.split()), file=sys.stderr)
+def _fail(message: str, code: int, alone: bool = False) -> int:
+    """Says what went wrong. Of several processes the first speaks, or one that failed alone."""
+    rank = started_rank()
+    if rank == 0 or alone:
+        who = f"process {rank}: " if rank else ""
+        print("sharnn: " + who + " ".join(message.split()), file=sys.stderr)
     return code
 
 
@@ -135,8 +145,15 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("--top-k", type=int, help="draw from the k likeliest bytes")
     writing.add_argument("--top-p", type=float, help="draw from this much probability")
     writing.add_argument("--seed", type=int, help="the same seed writes the same bytes")
+    writing.add_argument(
+        "--samples", type=positive, default=1, help="texts written side by side, each of its own"
+    )
+    writing.add_argument(
+        "--weights", default="float32", choices=WEIGHTS, help="int8 is faster for large models"
+    )
     writing.add_argument("--raw", action="store_true", help="write the bytes as they are")
     writing.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
+    writing.add_argument("--threads", type=positive, help="CPU threads; torch's choice")
 
     looking = command("attention", _attention, "Show where the heads look, as one HTML page.")
     looking.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
@@ -194,21 +211,30 @@ def _train(options: argparse.Namespace) -> int:
             raise InputError("--preset is for new runs: a resumed run keeps its model and recipe")
         if model_changes:
             raise InputError(f"--{next(iter(model_changes))} can't change when a run is resumed")
-        source, split = _recorded_data(options)
-        result = resume(options.resume, _corpus(source, split), recipe_changes, **show)
-        return _finish(result, options.resume)
+        with joined() as ranks:
+            source, split = ranks.first(lambda: _recorded_data(options))
+            corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, source, split))
+            result = resume(options.resume, corpus, recipe_changes, **show)
+            return _finish(result, options.resume, ranks)
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
     preset = options.preset or DEFAULT_PRESET
     config = dataclasses.replace(ModelConfig.preset(preset), **model_changes)
     recipe = dataclasses.replace(Recipe.preset(preset), **recipe_changes)
-    corpus = _corpus(options.data, options.split)
     # Absolute paths, so that the run can be resumed from another folder.
     source = [str(Path(word).resolve()) if Path(word).is_file() else word for word in options.data]
     settings = {"data": source, "split": options.split, "preset": preset}
-    return _finish(
-        train(config, corpus, recipe, options.out, settings=settings, **show), options.out
-    )
+    with joined() as ranks:
+        corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, options.data, options.split))
+        result = train(config, corpus, recipe, options.out, settings=settings, **show)
+        return _finish(result, options.out, ranks)
+
+
+def _quiet_corpus(ranks: Ranks, source: list[str], split: Split | None) -> Corpus:
+    """The corpus; what there is to say about it is said once."""
+    nowhere = contextlib.redirect_stderr(io.StringIO())
+    with contextlib.nullcontext() if ranks.is_first else nowhere:
+        return _corpus(source, split)
 
 
 def _recorded_data(options: argparse.Namespace) -> tuple[list[str], Split | None]:
@@ -224,12 +250,14 @@ def _recorded_data(options: argparse.Namespace) -> tuple[list[str], Split | None
         raise InputError(f"{path} doesn't say what data the run used: give --data") from error
 
 
-def _finish(result: Result, folder: str) -> int:
+def _finish(result: Result, folder: str, ranks: Ranks) -> int:
     """Says how a run ended."""
     if result.reason == "done":
-        print(f"{result.message}; saved in {folder}")
+        if ranks.is_first:
+            print(f"{result.message}; saved in {folder}")
         return 0
-    saved = f"saved in {folder}, go on with: sharnn train --resume {folder}"
+    command = "sharnn" if ranks.count == 1 else "torchrun ... -m sharnn"
+    saved = f"saved in {folder}, go on with: {command} train --resume {folder}"
     return _fail(f"{result.message}; {saved}", INTERRUPTED if result.reason == "interrupted" else 1)
 
 
@@ -264,9 +292,19 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
     prompt = os.fsencode(options.prompt)
-    settings = (options.temperature, options.top_k, options.top_p, options.seed)
+    settings = (
+        options.temperature,
+        options.top_k,
+        options.top_p,
+        options.seed,
+        options.weights,
+    )
+    if options.samples > 1:
+        return _generate_several(model, prompt, options, settings)
     written = stream(model, prompt, options.length, *settings)
     if options.raw:
         for byte in written:
@@ -277,6 +315,18 @@ def _generate(options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
+    return 0
+
+
+def _generate_several(
+    model: SHARNN, prompt: bytes, options: argparse.Namespace, settings: tuple[Any, ...]
+) -> int:
+    """Writes texts one below the other, each under a line with its number."""
+    texts = generate_batch(model, [prompt] * options.samples, options.length, *settings)
+    for number, text in enumerate(texts, start=1):
+        shown = "".join(printable(prompt, iter(text))).encode()
+        heading = f"--- {number} of {len(texts)}\n".encode()
+        sys.stdout.buffer.write(heading + (prompt + text if options.raw else shown) + b"\n")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from sharnn.data import as_bytes
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
+from sharnn.ranks import Ranks
 
 
 def default_batch_size(size: int) -> int:
@@ -40,6 +41,7 @@ def bits_per_byte(
     batch_size: int | None = None,
     segment_length: int | None = None,
     memory: int | None = None,
+    ranks: Ranks | None = None,
 ) -> float:
     """The mean number of bits the model needs for a byte, given all bytes before it.
 
@@ -53,6 +55,7 @@ def bits_per_byte(
         segment_length: bytes read at a time; None for 1024, the paper's, or a quarter of the memory
             where that is less, so that early positions of a segment keep most of it.
         memory: M, the most rows a query may see; None takes the model's.
+        ranks: processes that share the streams and all call this; None scores alone.
 
     Returns:
         Bits per byte: 8 for a model that knows nothing, less for a better one.
@@ -81,13 +84,22 @@ def bits_per_byte(
     if batch_size < 1 or segment_length < 1:
         raise InputError("batch_size and segment_length must be at least 1")
     batch_size = min(batch_size, size)
+    ranks = Ranks() if ranks is None else ranks
+    share = ranks.share(batch_size)
+    segments = _segments(source, size, batch_size, segment_length, range(batch_size)[share])
+    (nats,) = ranks.sums([ranks.agree(lambda: _nats(model, segments, memory))])
+    return nats / size / math.log(2)
+
+
+def _nats(model: SHARNN, segments: Iterable[tuple[Tensor, Tensor]], memory: int | None) -> float:
+    """What the model needs for all targets of segments that follow each other."""
     device = model.embedding.weight.device
     was_training = model.training
     model.eval()
     nats, state = 0.0, None
     try:
         with torch.no_grad():
-            for inputs, targets in _segments(source, size, batch_size, segment_length):
+            for inputs, targets in segments:
                 _check_symbols(inputs, targets, model.config.vocab_size)
                 logits, state = model(inputs.to(device), state, memory=memory)
                 losses = F.cross_entropy(
@@ -99,25 +111,28 @@ def bits_per_byte(
                 nats += losses.double().sum().item()
     finally:
         model.train(was_training)
-    return nats / size / math.log(2)
+    return nats
 
 
 def _segments(
-    source: Any, size: int, batch_size: int, segment_length: int
+    source: Any, size: int, batch_size: int, segment_length: int, streams: range
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets (batch, time); streams that end early are filled up with target -1."""
+    """Inputs and targets (streams, time) of some of the streams of a batch.
+
+    Streams that end early are filled up with target -1.
+    """
     length = -(-size // batch_size)
-    for position in range(0, length, segment_length):
+    for position in range(0, length if streams else 0, segment_length):
         time = min(segment_length, length - position)
-        inputs = torch.zeros(batch_size, time, dtype=torch.int64)
-        targets = torch.full((batch_size, time), -1)
-        for stream in range(batch_size):
+        inputs = torch.zeros(len(streams), time, dtype=torch.int64)
+        targets = torch.full((len(streams), time), -1)
+        for row, stream in enumerate(streams):
             start = stream * length + position
             stop = min(start + time, (stream + 1) * length, size)
             if stop > start:
                 piece = torch.from_numpy(source[start : stop + 1].astype("int64"))
-                inputs[stream, : stop - start] = piece[:-1]
-                targets[stream, : stop - start] = piece[1:]
+                inputs[row, : stop - start] = piece[:-1]
+                targets[row, : stop - start] = piece[1:]
         yield inputs, targets
 
 

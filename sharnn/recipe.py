@@ -44,8 +44,8 @@ class Recipe:
         schedule: ``"constant"``, ``"cosine"`` or ``"linear"`` (the last two fall to 0).
         halve_at: share of the run after which a constant learning rate is halved; None for never.
         clip: largest global norm of the gradient.
-        precision: ``"auto"`` is float16 on a CUDA device (cuDNN's fast LSTM needs it), else
-            float32.
+        precision: ``"auto"`` is float16 on a CUDA device (cuDNN's fast LSTM needs it), bfloat16
+            on a CPU that multiplies it fast, else float32.
         device: ``"auto"`` is CUDA where there is one, else the CPU.
         seed: seed of weights, dropout and segment lengths.
         log_every: steps between lines of metrics.

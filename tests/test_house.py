@@ -20,10 +20,13 @@ ORDER = """
 errors precision
 together
 lamb muon
-config
+config ranks
+device
 layers
 attention memory
 model
+packed ring
+stepper
 reference optim recipe sample
 enwik8
 data

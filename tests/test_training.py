@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit for bit, and it survives bad steps and interruptions."""
 
+import copy
 import json
 import math
 import os
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharnn import SHARNN, InputError, bits_per_byte, load, load_corpus, resume, train
-from sharnn.trainer import NonFiniteError, Trainer, pick_device, pick_precision
+from sharnn.device import pick_device, pick_precision
+from sharnn.precision import multiplies_bfloat16_fast
+from sharnn.trainer import NonFiniteError, Trainer
 from small import small_config, small_recipe
 
 TIMES = ("seconds", "bytes_per_second")
@@ -174,6 +179,110 @@ def test_bad_steps_are_skipped_and_counted(corpus, kind):
     assert trainer.state.is_finite()
 
 
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_skipped_step_leaves_the_optimiser_as_it_was(corpus, kind, optimizer):
+    trainer = Trainer(SHARNN(small_config()), corpus, small_recipe(optimizer=optimizer))
+    poison(trainer.model, {1, 4}, kind)
+    for step in range(1, 6):
+        before = copy.deepcopy(trainer.optimizer.state_dict()["state"])
+        assert trainer.step().skipped == (step in (1, 4))
+        for index, values in trainer.optimizer.state_dict()["state"].items():
+            if step == 1:  # a step that was not taken is one that was never there
+                assert not any(tensor.any() for tensor in values.values())
+            if step == 4:
+                assert all(torch.equal(t, before[index][name]) for name, t in values.items())
+
+
+class Watch(TorchDispatchMode):
+    """Notes in order what is computed, and where a number is read back."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.log.append("read" if name in ("_local_scalar_dense", "is_nonzero") else name)
+        return function(*args, **(kwargs or {}))
+
+
+class WatchLists(TorchFunctionMode):
+    """Notes reads of whole tensors, which call no operation."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in ("tolist", "numpy", "cpu"):
+            self.log.append("read")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
+def test_nothing_is_read_back_before_the_whole_step_is_queued(
+    corpus, optimizer, scaled, monkeypatch
+):
+    """On a GPU each read would let the device run dry."""
+    trainer = Trainer(SHARNN(small_config()), corpus, small_recipe(optimizer=optimizer))
+    if scaled:
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.step()  # scaler and optimiser make their tensors
+    monkeypatch.setattr(trainer.model, "_check", lambda *_: None)  # it looks on the CPU only
+    take, log, inside = trainer.optimizer.step, [], []
+
+    def step():
+        start = len(log)
+        take()
+        inside.extend(log[start:])
+        del log[start:]
+        log.append("optimiser")
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    with WatchLists(log), Watch(log):
+        assert not trainer.step().skipped
+    assert log.count("read") >= 1
+    last = {False: "optimiser", True: "_amp_update_scale_"}[scaled]
+    assert log.index("read") > log.index(last)
+    # On the CPU alone our own optimisers ask whether the step was called off.
+    assert inside.count("read") == (0 if optimizer == "adamw" else 1)
+
+
+def test_loss_scaling_skips_overflows_halves_its_scale_and_recovers(corpus):
+    """On the CPU, where gradients are made to overflow as those of float16 would."""
+    recipe = small_recipe(precision="float32")
+
+    def trainer_of(hook):
+        torch.manual_seed(0)
+        trainer = Trainer(SHARNN(small_config()), corpus, recipe)
+        trainer.model.register_forward_hook(hook)
+        return trainer
+
+    def overflow(module, inputs, output):
+        largest = torch.finfo(torch.float16).max
+        output[0].register_hook(lambda g: g.where(g.abs() <= largest, math.inf))
+
+    scaled = trainer_of(overflow)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26, growth_interval=4)
+    start = [weight.detach().clone() for weight in scaled.model.parameters()]
+    while scaled.step().skipped:
+        for weight, old in zip(scaled.model.parameters(), start, strict=True):
+            assert torch.equal(weight, old)
+    overflows = scaled.skipped
+    assert 2 <= overflows <= 10
+    assert scaled.scaler.get_scale() == 2.0 ** (26 - overflows)
+    assert not any(scaled.step().skipped for _ in range(3))
+    assert scaled.scaler.get_scale() == 2.0 ** (27 - overflows), "it grows again"
+    # The steps that were taken are those of a run that scales nothing.
+    plain = trainer_of(lambda *_: None)
+    poison(plain.model, set(range(1, overflows + 1)), "gradient")
+    assert sum(plain.step().skipped for _ in range(overflows + 4)) == overflows
+    for weight, other in zip(scaled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(weight, other)
+
+
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_too_many_bad_steps_stop_the_run_at_the_last_good_state(
     tmp_path, corpus, kind, monkeypatch
@@ -217,7 +326,9 @@ def test_too_little_text_for_the_batch_is_told(corpus):
 
 def test_devices_and_precisions():
     assert pick_device("cpu").type == "cpu"
-    assert pick_precision("auto", torch.device("cpu")) == torch.float32
+    fast = multiplies_bfloat16_fast(torch.device("cpu"))
+    expected = torch.bfloat16 if fast else torch.float32
+    assert pick_precision("auto", torch.device("cpu")) == expected
     assert pick_precision("auto", torch.device("cuda")) == torch.float16
     assert pick_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(InputError, match="float32"):
