@@ -25,10 +25,11 @@ from sharnn.muon import Muon
 from sharnn.reading import Reading, read
 from sharnn.recipe import Recipe
 from sharnn.reference import from_reference
+from sharnn.run import Result
 from sharnn.stepper import Stepper
 from sharnn.survey import survey
 from sharnn.survey_types import Survey
-from sharnn.training import Result, resume, train
+from sharnn.training import resume, train
 
 __version__ = "0.1.0"
 

@@ -30,9 +30,10 @@ from sharnn.packed import WEIGHTS
 from sharnn.plots import check_picture_name, save_picture
 from sharnn.ranks import Ranks, joined, started_rank
 from sharnn.recipe import DEVICES, Recipe
+from sharnn.run import SETTINGS, Result
 from sharnn.survey import survey
 from sharnn.survey_plots import survey_figure
-from sharnn.training import SETTINGS, Result, resume, train
+from sharnn.training import resume, train
 
 DEFAULT_PRESET = "small"
 NAMED = (["enwik8"], ["sample"])  # everything else is a file

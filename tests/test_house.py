@@ -37,6 +37,7 @@ byte_facts
 survey_types
 survey
 trainer
+run
 training
 page
 explorer
