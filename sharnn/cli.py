@@ -150,7 +150,10 @@ def _parser() -> argparse.ArgumentParser:
         "--samples", type=positive, default=1, help="texts written side by side, each of its own"
     )
     writing.add_argument(
-        "--weights", default="float32", choices=WEIGHTS, help="int8 is faster for large models"
+        "--weights",
+        default="float32",
+        choices=WEIGHTS,
+        help="int8 is faster for large models and several samples",
     )
     writing.add_argument("--raw", action="store_true", help="write the bytes as they are")
     writing.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")

@@ -14,7 +14,8 @@ Product = Callable[[Tensor], Tensor]
 
 WEIGHTS = ("float32", "int8")
 PIECES = 16
-FEW = 4  # vectors up to which the pieces pay on several threads
+FEW = 4  # vectors up to which pieces pay on several threads
+LARGE = 4_000_000  # weights from which they pay on a single one
 
 
 def pack(weight: Tensor, bias: Tensor | None, weights: str) -> Product:
@@ -50,7 +51,8 @@ class FloatProduct:
     """A product in the weights' own precision.
 
     On the CPU a library gives one vector's product to one thread. Cut into pieces of rows it is a
-    batch of small products, which all threads share.
+    batch of small products, which all threads share. On a single thread that pays for the largest
+    matrices only.
 
     Args:
         weight: (rows, columns).
@@ -70,12 +72,16 @@ class FloatProduct:
     def __call__(self, x: Tensor) -> Tensor:
         """Takes (batch, columns) to (batch, rows)."""
         batch = x.shape[0]
-        few = FEW if torch.get_num_threads() > 1 else 1
-        if self.pieces is None or batch > few:
+        if self.pieces is None or not self._is_faster_in_pieces(batch):
             return F.linear(x, self.weight, self.bias)
         vectors = x.t().expand(PIECES, -1, -1)  # (pieces, columns, batch)
         y = torch.baddbmm(self.offsets, self.pieces, vectors)  # (pieces, rows / pieces, batch)
         return y.permute(2, 0, 1).reshape(batch, -1)
+
+    def _is_faster_in_pieces(self, batch: int) -> bool:
+        if torch.get_num_threads() == 1:
+            return batch == 1 and self.weight.numel() >= LARGE
+        return batch <= FEW
 
 
 class Int8Product:
