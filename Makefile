@@ -11,7 +11,7 @@ NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_
 LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check book lab format sync lock clean
+.PHONY: help setup test check book bench lab format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ _build/.library: $(LIBRARY) requirements.lock
 	@rm -rf _build/.jupyter_cache data/models
 	@mkdir -p _build
 	@touch $@
+
+bench: setup ## measure this machine, 2 hours: make bench ARGS="--data FILE"; --quick tests it
+	@$(ENV) python -m benchmarks $(ARGS)
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab

@@ -186,7 +186,11 @@ class Trainer:
             self.epoch, self.offset, self.state = self.epoch + 1, 0, None
         x, y = self.streams.segment(self.offset, self.recipe.segment(self.step_count))
         self.offset += x.shape[1]
-        return x[self.rows].to(self.device), y[self.rows].to(self.device)
+        x, y = x[self.rows], y[self.rows]
+        if self.device.type == "cuda":
+            # From pinned memory a copy is queued like everything else: the host doesn't wait.
+            x, y = x.pin_memory(), y.pin_memory()
+        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:

@@ -1,0 +1,1 @@
+"""Measurements of this library against others on one machine: ``python -m benchmarks --help``."""

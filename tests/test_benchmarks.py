@@ -1,0 +1,263 @@
+"""The benchmarks measure what they say: the plain model is the library's, the harness runs."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import sharnn
+from benchmarks.__main__ import main
+from benchmarks.flops import training_flops
+from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, plain_state
+from benchmarks.quality import CONTENDERS, TRANSFORMERS
+from benchmarks.results import add_part, check, read_results
+from benchmarks.transformer import (
+    TransformerRecipe,
+    TransformerTrainer,
+    optimizer_of,
+    parameter_count,
+    transformer,
+    window_bits,
+)
+from benchmarks.writers import random_state
+from sharnn.trainer import Trainer
+from small import small_config, small_model, small_recipe
+
+ROOT = Path(__file__).parent.parent
+HAS_TRANSFORMER = importlib.util.find_spec("x_transformers") is not None
+needs_transformer = pytest.mark.skipif(
+    not HAS_TRANSFORMER, reason='x-transformers is not installed: pip install "sharnn[bench]"'
+)
+
+
+def test_the_plain_model_has_the_librarys_logits_and_gradients():
+    model = small_model()
+    plain = plain_from(model)
+    text = torch.randint(256, (2, 60))
+    state, other = None, None
+    for segment in text.split(12, dim=1):  # the memory of 24 rows overflows
+        model.zero_grad()
+        plain.zero_grad()
+        logits, state = model(segment, state)
+        same, other = plain(segment, other)
+        torch.testing.assert_close(same, logits, rtol=1e-4, atol=1e-5)
+        for one in (logits, same):
+            F.cross_entropy(one.flatten(0, 1), segment.flatten()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        for name, parameter in plain.named_parameters():
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_plain_model_goes_on_from_the_librarys_state():
+    model = small_model()
+    plain = plain_from(model)
+    text = torch.randint(256, (2, 40))
+    with torch.no_grad():
+        _, state = model(text[:, :39])
+        logits, _ = model.step(text[:, 39], state)
+        same, _ = plain(text[:, 39:], plain_state(state))
+    torch.testing.assert_close(same[:, 0], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_plain_trainer_takes_the_same_steps(corpus):
+    recipe = small_recipe(optimizer="muon", segment_jitter=0.0, short_segments=0.0)
+    torch.manual_seed(1)
+    model = sharnn.SHARNN(small_config())
+    theirs = PlainTrainer(plain_from(model), corpus, recipe)
+    ours = Trainer(model, corpus, recipe)
+    ours.recipe = recipe
+    for _ in range(3):
+        assert theirs.step() == pytest.approx(ours.step().loss, rel=1e-4)
+
+
+def test_the_plain_model_scores_the_same():
+    model = small_model()
+    data = bytes(torch.randint(256, (101,)).tolist())
+    bits = sharnn.bits_per_byte(model, data, segment_length=12)
+    assert plain_bits_per_byte(plain_from(model), data, 12) == pytest.approx(bits, rel=1e-5)
+
+
+def test_windows_count_every_byte_once():
+    class Ignorant(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros(*x.shape, 256)
+
+    for size, context, stride in ((1001, 100, 25), (1000, 100, 30), (50, 100, 25), (102, 100, 50)):
+        assert window_bits(Ignorant(), bytes(size), context, stride) == pytest.approx(8)
+
+
+def test_a_window_predicts_from_what_stands_before():
+    """A model that knows the byte before exactly: only the first byte of a repetition is unsure."""
+
+    class Repeats(torch.nn.Module):
+        def forward(self, x):
+            return 20.0 * F.one_hot(x, 256)
+
+    assert window_bits(Repeats(), b"a" * 500, 64, 16) < 1e-3
+    assert window_bits(Repeats(), b"ab" * 250, 64, 16) > 20
+
+
+@needs_transformer
+def test_the_transformer_is_as_large_and_causal():
+    config = sharnn.ModelConfig.preset("tiny")
+    size = sharnn.SHARNN(config).parameter_count()
+    model = transformer(size, TRANSFORMERS["tiny"]).eval()
+    assert abs(parameter_count(model) / size - 1) < 0.03
+    text = torch.randint(256, (1, 40))
+    changed = text.clone()
+    changed[0, 30] = (text[0, 30] + 1) % 256
+    with torch.no_grad():
+        before, after = model(text), model(changed)
+    torch.testing.assert_close(before[:, :30], after[:, :30])
+    assert not torch.allclose(before[:, 30:], after[:, 30:])
+
+
+@needs_transformer
+def test_the_transformer_learns(corpus):
+    own = TransformerRecipe(dim=32, depth=2, heads=2, context=32, batch_size=4, lr=1e-2)
+    trainer = TransformerTrainer(corpus, 40_000, own, small_recipe(steps=20))
+    first = trainer.step().loss
+    while trainer.done < 1:
+        last = trainer.step().loss
+    assert last < first - 0.5
+
+
+@needs_transformer
+def test_the_optimiser_moves_every_parameter_of_the_transformer():
+    model = transformer(40_000, TransformerRecipe(32, 2, 2, 32, 4, 1e-2))
+    groups = optimizer_of(model, 1e-2).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {group["stacked"] for group in groups if group["matrices"]} == {1, 2}
+
+
+def test_flops_are_those_of_the_products():
+    """As torch counts them. It does not see into an LSTM, whose two products are four wide."""
+    config = small_config(memory=24)
+    model = sharnn.SHARNN(config)
+    past = random_state(config, 3, 12)
+    with FlopCounterMode(display=False) as counter:
+        logits, _ = model(torch.randint(256, (3, 12)), past)
+        logits.sum().backward()
+    lstm = config.layers * 3 * 2 * (2 * 3 * 12 * config.dim * 4 * config.dim)
+    counted = counter.get_total_flops() + lstm
+    assert training_flops(config, 3, 12, 12) == pytest.approx(counted, rel=0.01)
+
+
+def test_results_join_and_never_mix_sizes(tmp_path):
+    path = tmp_path / "results.json"
+    run = {"contender": "library", "preset": "tiny", "seed": 0, "minutes": 1}
+    add_part(path, "quality", {"quick": False, "runs": [{**run, "bits": 3}]})
+    add_part(path, "quality", {"quick": False, "runs": [{**run, "seed": 1, "bits": 4}]})
+    add_part(path, "quality", {"quick": False, "runs": [{**run, "bits": 2}]})
+    assert [one["bits"] for one in read_results(path)["quality"]["runs"]] == [2, 4]
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(sharnn.InputError, match="holds a full run"):
+        check(path, quick=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--only", "nothing"],
+        ["--minutes", "0"],
+        ["--threads", "0"],
+        ["--seed", "-1"],
+        ["--split", "1,2"],
+        ["--threads", "2", "--clock", "cpu"],
+        ["--out", "/nowhere/results.json"],
+        ["--quick", "--only", "quality", "--data", "/nowhere/text"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_told_in_one_line(given, capsys):
+    assert main(given) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("benchmarks: ")
+    assert all(line.startswith(("benchmarks: ", "measuring ")) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """What a quick run of everything writes."""
+    path = tmp_path_factory.mktemp("benchmarks") / "results.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1", "--out", path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(ROOT) not in path.read_text()
+    return json.loads(path.read_text())["parts"]
+
+
+@pytest.mark.slow
+def test_the_harness_measures_everything(parts):
+    assert set(parts) == {"hardware", "speed", "curves", "quality"}
+    for name in ("hardware", "speed", "curves"):
+        assert parts[name]["quick"] is True
+        assert parts[name]["machine"]["threads"] == 1
+    for name in ("matrix_products", "memory"):
+        assert_compared(parts["hardware"][name])
+    speed = parts["speed"]
+    for result in [*speed["training"].values(), *speed["scoring"].values()]:
+        assert_compared(result["speed"])
+    for result in [*speed["writing"], *speed["writing_side_by_side"]]:
+        assert_compared(result["speed"])
+        assert result["peak_memory"]["cases"]["plain"]["bytes"] > 0
+    assert_compared(speed["import"])
+    training = speed["training"]["small"]
+    for case in training["speed"]["cases"].values():
+        assert 0 < case["share_of_matrix_rate"]["median"] < 1
+    curves = parts["curves"]
+    for curve in (
+        curves["over_memory"]["training_step"],
+        curves["over_memory"]["written_byte"],
+        curves["over_file"]["training_step"],
+    ):
+        assert len(curve["lengths"]) == len(curve["seconds"]) == len(curve["peak_bytes"]) == 2
+        assert set(curve["time_line"]) == {"slope", "intercept", "residual", "explained"}
+    runs = {run["contender"]: run for run in parts["quality"]["runs"]}
+    assert set(runs) == set(CONTENDERS) - (set() if HAS_TRANSFORMER else {"transformer"})
+    for run in runs.values():
+        assert 0 < run["test_bits_per_byte"] < 20
+        assert run["validation"]
+        assert run["machine"]["threads"] == 1
+
+
+def assert_compared(result):
+    assert set(result) == {"unit", "better", "baseline", "cases"}
+    baseline = result["cases"][result["baseline"]]
+    assert baseline["ratio"]["lowest"] == baseline["ratio"]["highest"] == 1
+    for case in result["cases"].values():
+        for kind in ("measured", "ratio"):
+            numbers = case[kind]
+            assert set(numbers) == {"median", "lowest", "highest", "repeats"}
+            assert 0 < numbers["lowest"] <= numbers["median"] <= numbers["highest"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", ["", "hardware", "speed", "curves", "quality", "all"])
+def test_the_page_shows_whatever_was_measured(names, parts, tmp_path, monkeypatch, capsys):
+    shown = {name: part for name, part in parts.items() if names in (name, "all")}
+    monkeypatch.setattr(sharnn, "__file__", str(tmp_path / "sharnn" / "__init__.py"))
+    if shown:
+        (tmp_path / "benchmarks").mkdir()
+        (tmp_path / "benchmarks" / "results.json").write_text(json.dumps({"parts": shown}))
+    namespace = {}
+    for cell in jupytext.read(ROOT / "book" / "benchmarks.md").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+    plt.close("all")
+    lines = capsys.readouterr().out.splitlines()
+    if not shown:
+        assert lines == ["benchmarks/results.json is not here: make bench makes it."]
+    assert any("Not measured" in line for line in lines) == (names not in ("", "all"))
