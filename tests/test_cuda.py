@@ -7,9 +7,12 @@ import torch
 
 from sharnn import (
     SHARNN,
+    InputError,
     ModelConfig,
+    Stepper,
     bits_per_byte,
     generate,
+    generate_batch,
     read,
     resume,
     survey,
@@ -17,6 +20,7 @@ from sharnn import (
 )
 from sharnn.removal import top_keys
 from sharnn.replay import Replay
+from sharnn.trainer import Trainer
 from small import small_config, small_model, small_recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -93,3 +97,31 @@ def test_readings_removals_and_surveys_are_the_same_on_the_gpu():
     torch.testing.assert_close(
         theirs.by_class.value, ours.by_class.value, equal_nan=True, rtol=1e-2, atol=1e-2
     )
+
+
+def test_folded_steps_are_the_same_on_the_gpu():
+    model = small_model()
+    here, there = Stepper(model, 2), Stepper(copy.deepcopy(model).cuda(), 2)
+    for x in torch.randint(256, (40, 2)):
+        steps = there.step(x.cuda()).cpu()
+        torch.testing.assert_close(steps, here.step(x), rtol=1e-3, atol=1e-3)
+    texts = generate_batch(copy.deepcopy(model).cuda(), [b"a", b"The "], 20, seed=1)
+    assert [len(text) for text in texts] == [20, 20]
+    with pytest.raises(InputError, match="int8 weights are for the CPU"):
+        Stepper(copy.deepcopy(model).cuda(), weights="int8")
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_bad_step_is_called_off_on_the_device(corpus, optimizer, precision):
+    recipe = small_recipe(device="cuda", precision=precision, optimizer=optimizer, batch_size=8)
+    trainer = Trainer(SHARNN(small_config(dim=128, boom_dim=128)), corpus, recipe)
+    while trainer.step().skipped:
+        pass  # loss scaling looks for its scale
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    poison = trainer.model.output_bias.register_hook(lambda gradient: gradient * torch.nan)
+    assert trainer.step().skipped
+    poison.remove()
+    for parameter, old in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+    assert not trainer.step().skipped
