@@ -113,7 +113,7 @@ def resume(
     """
     folder = Path(folder)
     with joined() as ranks:
-        ranks.require_same(f"{corpus.fingerprint} {changes}", DIFFERENT)
+        ranks.require_same(f"{corpus.fingerprint} {sorted((changes or {}).items())}", DIFFERENT)
         trainer, header = _restored(ranks, folder, corpus, changes or {})
         run = Run(trainer, folder, on_metrics, tensorboard)
         run.take_up(header["run"])
