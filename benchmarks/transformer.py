@@ -35,6 +35,7 @@ class TransformerRecipe:
         context: bytes of a window, in training and when it is judged.
         batch_size: windows of a step.
         lr: peak learning rate.
+        optimizer: ``"muon"`` or ``"adamw"``.
         precision: ``"float32"`` or ``"bfloat16"``, the latter by `torch.autocast`.
     """
 
@@ -44,6 +45,7 @@ class TransformerRecipe:
     context: int
     batch_size: int
     lr: float
+    optimizer: str = "muon"
     precision: str = "float32"
 
 
@@ -113,16 +115,19 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def optimizer_of(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Muon for the matrices of the blocks, and its AdamW for all else.
+def optimizer_of(model: nn.Module, name: str, lr: float) -> torch.optim.Optimizer:
+    """AdamW for everything, or Muon for the matrices of the blocks and its AdamW for all else.
 
     Args:
         model: the Transformer.
+        name: ``"muon"`` or ``"adamw"``.
         lr: learning rate.
 
     Returns:
         The optimiser.
     """
+    if name == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     groups: dict[int, list[nn.Parameter]] = {0: [], 1: [], 2: []}
     for name, parameter in model.named_parameters():
         is_matrix = parameter.dim() == 2 and name.startswith("attn_layers.")
@@ -163,7 +168,7 @@ class TransformerTrainer:
         if len(self.train) <= own.context:
             raise sharnn.InputError(f"{corpus.name} is too short for windows of {own.context}")
         self.model = transformer(parameters, own)
-        self.optimizer = optimizer_of(self.model, own.lr)
+        self.optimizer = optimizer_of(self.model, own.optimizer, own.lr)
         self.random = np.random.default_rng(recipe.seed)
         self.step_count, self.seconds = 0, 0.0
 

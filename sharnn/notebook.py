@@ -189,7 +189,8 @@ def trained(corpus: Corpus, size: Size) -> SHARNN:
     """
     name = size("tiny", "small")
     config = ModelConfig.preset(name)
-    recipe = dataclasses.replace(Recipe.preset(name), minutes=size(1.5, 5.0))
+    # A run shorter than the preset's learns more with larger steps.
+    recipe = dataclasses.replace(Recipe.preset(name), minutes=size(1.5, 5.0), lr=8e-3)
     settings = [config.to_dict(), dataclasses.asdict(recipe), corpus.fingerprint]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     path = data_folder() / "models" / f"{name}-{digest}.safetensors"

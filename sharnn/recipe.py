@@ -228,7 +228,7 @@ _LAPTOP = Recipe(
     minutes=30,
     segment_length=128,
     optimizer="muon",
-    lr=8e-3,
+    lr=4e-3,
     beta2=0.99,
     eps=1e-8,
     warmup_steps=50,
@@ -244,7 +244,7 @@ _PRESETS = {
     "paper": Recipe(),
     "paper-no-head": Recipe(),
     "paper-every-head": Recipe(epochs=19, batch_size=8, halve_at=16 / 19),
-    "tiny": dataclasses.replace(_LAPTOP, minutes=5, lr=1.6e-2),
+    "tiny": dataclasses.replace(_LAPTOP, minutes=5),
     "small": _LAPTOP,
     "medium": dataclasses.replace(_LAPTOP, minutes=120),
 }
