@@ -177,12 +177,9 @@ def draw(
         raise InputError("the model's predictions are not finite numbers: its weights are damaged")
     if temperature == 0:
         return int(logits.argmax())
+    sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both
     # The largest becomes 0, so that no temperature makes it infinite.
-    scaled = (logits - logits.max()) / temperature
-    if top_k is None and top_p is None:
-        return int(torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=random))
-    sorted_scaled, symbols = scaled.sort(descending=True, stable=True)  # (vocab_size,) both
-    probabilities = torch.softmax(sorted_scaled, dim=-1)
+    probabilities = torch.softmax((sorted_logits - sorted_logits[0]) / temperature, dim=-1)
     kept = len(symbols) if top_k is None else min(top_k, len(symbols))
     if top_p is not None:
         # A symbol stays while those before it have less than top_p, so one always stays.
