@@ -9,6 +9,9 @@ import torch
 
 from sharnn import Corpus, load_corpus
 
+# A program that torchrun starts, not a module of tests.
+collect_ignore = ["in_ranks.py"]
+
 torch.set_num_threads(1)  # for models this small the second thread only waits
 
 
