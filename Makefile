@@ -40,7 +40,7 @@ check: setup ## lint, format, types, notebooks without outputs
 	@$(ENV) mypy
 	@$(if $(NOTEBOOKS),$(ENV) nbstripout --verify $(NOTEBOOKS))
 
-book: setup _build/.library ## run the notebooks and build the pages, strictly
+book: setup _build/.library _build/.results ## run the notebooks and build the pages, strictly
 	@$(ENV) jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }
 
@@ -48,6 +48,12 @@ book: setup _build/.library ## run the notebooks and build the pages, strictly
 # changed library empties both.
 _build/.library: $(LIBRARY) requirements.lock
 	@rm -rf _build/.jupyter_cache data/models
+	@mkdir -p _build
+	@touch $@
+
+# The page of the benchmarks reads a file that Sphinx doesn't know of.
+_build/.results: benchmarks/results.json
+	@rm -f _build/.doctrees/benchmarks.doctree
 	@mkdir -p _build
 	@touch $@
 
