@@ -11,7 +11,7 @@ NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_
 LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check book bench lab format sync lock clean
+.PHONY: help setup test check book bench paper lab format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ _build/.results: benchmarks/results.json
 
 bench: setup ## measure this machine, 2 hours: make bench ARGS="--data FILE"; --quick tests it
 	@$(ENV) python -m benchmarks $(ARGS)
+
+paper: setup ## train the paper's model on enwik8 and score it; needs a GPU; goes on where it was cut
+	@$(ENV) sharnn paper $(ARGS)
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(ENV) jupyter lab

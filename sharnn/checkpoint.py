@@ -154,20 +154,45 @@ def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["sharnn"])
+            header = _header(file, path)
             names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
             # Clones lie as new tensors do. Where the file puts them, kernels may round otherwise,
             # and a resumed run would drift from an uninterrupted one.
-            tensors = {name: file.get_tensor(name).clone() for name in names}
+            return {name: file.get_tensor(name).clone() for name in names}, header
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What one of our files says of itself; its tensors are not read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The header's values.
+
+    Raises:
+        InputError: it can't be read, or is not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _header(file, path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def _header(file: Any, path: Path) -> dict[str, Any]:
+    """The header of an open file, if it is one of ours."""
+    try:
+        header = json.loads((file.metadata() or {})["sharnn"])
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{path} is not a sharnn model: its header has no configuration"
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is not a sharnn model of format {FORMAT}: update sharnn?")
-    return tensors, header
+    return header
 
 
 def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str) -> SHARNN:

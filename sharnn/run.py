@@ -68,6 +68,7 @@ class Run:
     folder: Path | None
     on_metrics: Callable[[Metrics], None] | None
     tensorboard: bool
+    on_checkpoint: Callable[[], None] | None = None
     best: float | None = None
     window: Window = field(default_factory=Window)
     metrics: list[Metrics] = field(default_factory=list)
@@ -229,6 +230,8 @@ class Run:
             },
         }
         self._save(LAST, tensors, extra)
+        if self.on_checkpoint is not None:
+            self.ranks.first(self.on_checkpoint)
 
     def _save(self, name: str, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Writes the model, in the first process; where that fails, the run fails in all."""

@@ -31,6 +31,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     *,
     on_metrics: Callable[[Metrics], None] | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     settings: dict[str, Any] | None = None,
@@ -43,7 +44,8 @@ def train(
     and returns.
 
     In a script that torchrun started, every process calls this with the same arguments, and they
-    train one model together; only the first writes, shows progress and calls ``on_metrics``.
+    train one model together; only the first writes, shows progress and calls ``on_metrics``
+    and ``on_checkpoint``.
 
     Args:
         config: the model's shape.
@@ -51,6 +53,7 @@ def train(
         recipe: how.
         out: the run folder, made if needed; None writes nothing.
         on_metrics: called with each line of metrics, for example to draw a curve.
+        on_checkpoint: called whenever the folder has a new checkpoint, for example to copy it.
         progress: show a progress bar on the standard error stream.
         tensorboard: also write TensorBoard events to the run folder.
         settings: more values to keep in ``config.json``.
@@ -79,7 +82,7 @@ def train(
         ranks.first(lambda: _refuse_a_run(folder))
         torch.manual_seed(recipe.seed)
         trainer = ranks.agree(lambda: Trainer(SHARNN(config), corpus, recipe))
-        run = Run(trainer, folder, on_metrics, tensorboard)
+        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint)
         run.create(settings or {})
         return run.go(progress)
 
@@ -90,6 +93,7 @@ def resume(
     changes: dict[str, Any] | None = None,
     *,
     on_metrics: Callable[[Metrics], None] | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
 ) -> Result:
@@ -103,7 +107,7 @@ def resume(
         folder: the run folder.
         corpus: the same bytes as before.
         changes: settings of the recipe to replace, for example ``{"steps": 2000}``.
-        on_metrics, progress, tensorboard: see `train`.
+        on_metrics, on_checkpoint, progress, tensorboard: see `train`.
 
     Returns:
         The result.
@@ -115,7 +119,7 @@ def resume(
     with joined() as ranks:
         ranks.require_same(f"{corpus.fingerprint} {sorted((changes or {}).items())}", DIFFERENT)
         trainer, header = _restored(ranks, folder, corpus, changes or {})
-        run = Run(trainer, folder, on_metrics, tensorboard)
+        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint)
         run.take_up(header["run"])
         before = header["training"].get("ranks", 1)
         if ranks.is_first and before != ranks.count:

@@ -38,7 +38,8 @@ survey_types
 survey
 trainer
 run
-training
+training keeper
+reproduce
 page
 explorer
 live
@@ -46,6 +47,7 @@ plots notebook
 survey_plots
 __init__
 flags
+commands
 cli
 __main__
 """

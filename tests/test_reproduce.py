@@ -1,0 +1,181 @@
+"""The paper's run: one command that starts it, goes on with it, and scores it."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sharnn
+from sharnn.cli import main
+from sharnn.keeper import Keeper
+from sharnn.reproduce import PUBLISHED, reproduce
+from sharnn.sample import sample_bytes
+
+SHAPE = {"dim": 16, "boom_dim": 64, "memory": 64}
+RECIPE = {
+    "steps": 6,
+    "batch_size": 2,
+    "segment_length": 16,
+    "checkpoint_every": 2,
+    "eval_bytes": 300,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(sample_bytes(20_000))
+    return path
+
+
+def words(settings):
+    return [word for name, value in settings.items() for word in (flag(name), str(value))]
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def test_the_presets_are_the_papers_to_the_last_setting():
+    for preset in PUBLISHED:
+        assert sharnn.ModelConfig.preset(preset).dim == 1024
+        assert sharnn.Recipe.preset(preset).optimizer == "lamb"
+    # Paper: 25 passes, the last two at half the rate.
+    assert sharnn.Recipe.preset("paper").epochs == 25
+
+
+def test_it_scores_the_best_checkpoint_in_the_papers_way(tmp_path, corpus):
+    run = reproduce(
+        tmp_path / "run", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress=False
+    )
+    best = sharnn.load(tmp_path / "run")
+    assert run.test == sharnn.bits_per_byte(best, corpus.test, batch_size=8, segment_length=1024)
+    assert run.test_bytes == len(corpus.test) - 1
+    assert f"{run.test:.3f}" in run.table()
+    assert "1.100  1.076" in run.table()
+
+
+def test_called_again_it_only_scores_again(tmp_path, corpus):
+    settings = {"model_changes": SHAPE, "recipe_changes": RECIPE, "progress": False}
+    first = reproduce(tmp_path / "run", corpus, **settings)
+    again = reproduce(tmp_path / "run", corpus, **settings)
+    assert again.test == first.test
+    assert again.result.metrics == []
+
+
+def test_sessions_on_lost_machines_end_as_one_run(tmp_path, corpus):
+    whole = reproduce(
+        tmp_path / "whole", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress=False
+    )
+
+    def session(number, stop_at):
+        """One session on a machine of its own; it is lost after a line of metrics."""
+        out = tmp_path / f"machine{number}"
+
+        def cut(line):
+            if line["step"] == stop_at:
+                raise ConnectionError("the machine is gone")
+
+        keeper = Keeper(out, tmp_path / "drive", minutes=0)
+        changes = {**RECIPE, "log_every": 1}
+        return reproduce(
+            out,
+            corpus,
+            model_changes=SHAPE,
+            recipe_changes=changes,
+            keeper=keeper,
+            on_metrics=cut,
+            progress=False,
+        )
+
+    for number, stop_at in enumerate((3, 5)):
+        with pytest.raises(ConnectionError):
+            session(number, stop_at)
+    last = session(2, None)
+    assert last.test == whole.test
+    assert last.result.metrics[0]["step"] == 5, "it went on from the checkpoint of step 4"
+
+
+def test_a_run_of_another_model_is_refused(tmp_path, corpus):
+    settings = {"recipe_changes": RECIPE, "progress": False}
+    reproduce(tmp_path / "run", corpus, model_changes=SHAPE, **settings)
+    with pytest.raises(sharnn.InputError, match="holds a run of another model"):
+        reproduce(tmp_path / "run", corpus, model_changes={**SHAPE, "dim": 32}, **settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path, capsys):
+    assert main(["paper", "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "needs a GPU" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_stands_in_for_enwik8(tmp_path, capsys, monkeypatch):
+    def offline(file, target):
+        raise OSError("no network")
+
+    monkeypatch.setattr("sharnn.enwik8._fetch", offline)
+    assert main(["paper", "--device", "cpu", "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "could not be downloaded" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trial_prints_its_figures_and_that_it_is_one(tmp_path, text, capsys):
+    out = str(tmp_path / "run")
+    arguments = ["paper", "--dry-run", "--data", str(text), "--out", out, "--quiet", *words(SHAPE)]
+    arguments += ["--batch-size", "2", "--segment-length", "16", "--device", "cpu"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "done after 4 steps" in printed
+    assert "the paper, on enwik8      1.100  1.076" in printed
+    assert "This was a trial" in printed
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    expected = dataclasses.replace(sharnn.ModelConfig.preset("paper"), **SHAPE)
+    assert config["model"] == expected.to_dict()
+    assert config["recipe"]["optimizer"] == "lamb"
+
+
+@pytest.mark.slow
+def test_killed_and_moved_to_another_machine_it_ends_as_if_nothing_had_happened(tmp_path, text):
+    """What `make paper` runs, as processes: killed, its folder lost, and started again."""
+    settings = words({**SHAPE, **RECIPE, "steps": 60, "segment_length": 32, "log_every": 1})
+    settings += ["--dry-run", "--data", str(text), "--quiet", "--threads", "1"]
+
+    def start(out):
+        command = [sys.executable, "-m", "sharnn", "paper", "--out", str(out), *settings]
+        command += ["--keep", f"{out}-drive", "--keep-minutes", "0"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(process):
+        printed, message = process.communicate(timeout=120)
+        assert (process.returncode, message) == (0, "")
+        return printed
+
+    expected = finish(start(tmp_path / "whole")).replace("whole", "cut")
+    out = tmp_path / "cut"
+    process = start(out)
+    while (
+        not (out / "metrics.jsonl").exists()
+        or (out / "metrics.jsonl").read_text().count("train_bits") < 20
+    ):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    shutil.rmtree(out)
+    assert finish(start(out)) == expected
+    tensors = load_file(out / "last.safetensors")
+    for name, tensor in load_file(tmp_path / "whole" / "last.safetensors").items():
+        assert torch.equal(tensor, tensors[name]), name
