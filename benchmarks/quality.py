@@ -1,4 +1,4 @@
-"""Bits per byte after equal time of training: four recipes, one machine, the same bytes."""
+"""Bits per byte after equal time of training: models and recipes on one machine, the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ from benchmarks.transformer import (
 from sharnn.precision import multiplies_bfloat16_fast
 from sharnn.trainer import Trainer
 
-CONTENDERS = ("library", "paper", "lamb", "transformer", "transformer-adamw")
+CONTENDERS = (
+    "library",
+    "no-head",
+    "every-head",
+    "paper",
+    "lamb",
+    "transformer",
+    "transformer-adamw",
+)
 PRESETS = ("tiny", "small")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 LOOKS = 10  # validations of a run; their time is not counted
@@ -34,10 +42,10 @@ TRANSFORMERS = {
 
 
 def sha_rnn_recipe(contender: str, preset: str, minutes: float) -> sharnn.Recipe:
-    """The training of one of the three contenders that are SHA-RNNs.
+    """The training of one of the contenders that are SHA-RNNs.
 
     Args:
-        contender: ``"library"``, ``"paper"`` or ``"lamb"``.
+        contender: one of `CONTENDERS`; where only the model differs, the library's.
         preset: the model's name.
         minutes: how long it may train.
 
@@ -99,6 +107,10 @@ def contestant(
         return rival, slide, {**dataclasses.asdict(own), "stride": stride}
     if contender == "paper":
         config = dataclasses.replace(config, dropout=0.1)
+    if contender == "no-head":
+        config = dataclasses.replace(config, attention_layers=())
+    if contender == "every-head":
+        config = dataclasses.replace(config, attention_layers=tuple(range(config.layers)))
     recipe = dataclasses.replace(sha_rnn_recipe(contender, preset, minutes), seed=seed)
     torch.manual_seed(seed)
     trainer = Trainer(sharnn.SHARNN(config), corpus, recipe)

@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", help=f"model and recipe: {', '.join(PRESETS)} (default: {DEFAULT_PRESET})"
     )
     training.add_argument("--out", metavar="RUN", help="the folder of a new run")
+    training.add_argument(
+        "--init", metavar="MODEL", help="start from its weights, with its shape: run, file or name"
+    )
     training.add_argument("--resume", metavar="RUN", help="go on with this run")
     training.add_argument("--quiet", action="store_true", help="no progress bar")
     training.add_argument("--tensorboard", action="store_true", help="also write its events")

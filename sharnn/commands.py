@@ -83,6 +83,8 @@ def run_train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.out is not None and Path(options.out) != Path(options.resume):
             raise InputError("a resumed run stays in its folder: leave out --out")
+        if options.init is not None:
+            raise InputError("--init is for new runs: a resumed run goes on with its own weights")
         if options.preset is not None:
             raise InputError("--preset is for new runs: a resumed run keeps its model and recipe")
         if model_changes:
@@ -95,12 +97,18 @@ def run_train(options: argparse.Namespace) -> int:
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
     preset = options.preset or DEFAULT_PRESET
-    config = dataclasses.replace(ModelConfig.preset(preset), **model_changes)
+    initial = load(options.init) if options.init is not None else None
+    shape = ModelConfig.preset(preset) if initial is None else initial.config
+    config = dataclasses.replace(shape, **model_changes)
     recipe = dataclasses.replace(Recipe.preset(preset), **recipe_changes)
     settings = {**_recordable(options.data, options.split), "preset": preset}
+    if options.init is not None:
+        settings["init"] = options.init
     with joined() as ranks:
         corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, options.data, options.split))
-        result = train(config, corpus, recipe, options.out, settings=settings, **show)
+        result = train(
+            config, corpus, recipe, options.out, initial=initial, settings=settings, **show
+        )
         return _finish(result, options.out, ranks)
 
 

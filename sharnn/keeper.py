@@ -84,8 +84,11 @@ class Keeper:
             Whether a copy was brought back. A run that is still there stays as it is.
 
         Raises:
-            InputError: there are copies, but none is whole, or the run's folder can't be written.
+            InputError: there are copies, but none is whole; where they go is no folder; or the
+                run's folder can't be written.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is no folder: copies can't be kept there")
         if (self.run / LAST).exists():
             return False
         kept = self._slots()

@@ -30,6 +30,7 @@ def train(
     recipe: Recipe,
     out: str | os.PathLike[str] | None = None,
     *,
+    initial: SHARNN | None = None,
     on_metrics: Callable[[Metrics], None] | None = None,
     on_checkpoint: Callable[[], None] | None = None,
     progress: bool = True,
@@ -52,6 +53,8 @@ def train(
         corpus: what it learns from.
         recipe: how.
         out: the run folder, made if needed; None writes nothing.
+        initial: a model whose weights to start from, of the same shape; memory, dropout and
+            window may differ. None starts from random weights.
         on_metrics: called with each line of metrics, for example to draw a curve.
         on_checkpoint: called whenever the folder has a new checkpoint, for example to copy it.
         progress: show a progress bar on the standard error stream.
@@ -63,7 +66,7 @@ def train(
 
     Raises:
         InputError: the folder already holds a run or can't be written, the corpus is too short,
-            or a setting is out of range.
+            the model to start from has another shape, or a setting is out of range.
 
     Source: paper, training settings.
 
@@ -81,7 +84,7 @@ def train(
         ranks.require_same(f"{config} {recipe} {corpus.fingerprint}", DIFFERENT)
         ranks.first(lambda: _refuse_a_run(folder))
         torch.manual_seed(recipe.seed)
-        trainer = ranks.agree(lambda: Trainer(SHARNN(config), corpus, recipe))
+        trainer = ranks.agree(lambda: Trainer(_new_model(config, initial), corpus, recipe))
         run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint)
         run.create(settings or {})
         return run.go(progress)
@@ -130,6 +133,17 @@ def resume(
                 file=sys.stderr,
             )
         return run.go(progress)
+
+
+def _new_model(config: ModelConfig, initial: SHARNN | None) -> SHARNN:
+    """A model with random weights, or with another's."""
+    model = SHARNN(config)
+    if initial is not None:
+        shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (model, initial)]
+        if shapes[0] != shapes[1]:
+            raise InputError("the model to start from has another shape than the one to train")
+        model.load_state_dict(initial.state_dict())
+    return model
 
 
 def _refuse_a_run(folder: Path | None) -> None:

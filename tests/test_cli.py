@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clear line for whatever it can't do."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -87,6 +88,13 @@ def test_resume_finds_its_data_from_anywhere(capfdbinary, text, tmp_path, monkey
     assert "done after 6 steps" in out
 
 
+def test_train_from_a_models_weights_takes_its_shape(text, run, tmp_path):
+    out = str(tmp_path / "r")
+    flags = ["--init", str(run), "--memory", "40", "--quiet", "--steps", "2"]
+    assert main(["train", "--data", str(text), "--out", out, "--batch-size", "2", *flags]) == 0
+    assert load(out).config == dataclasses.replace(load(run).config, memory=40)
+
+
 def test_eval_in_words_and_json(capfdbinary, run, text):
     code, out, _ = call(capfdbinary, "eval", run, "--data", text)
     assert code == 0
@@ -157,7 +165,7 @@ def test_version_and_help(capsys):
     assert sharnn.__version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["data", "train", "eval", "generate"])
+@pytest.mark.parametrize("command", ["data", "train", "paper", "eval", "generate"])
 def test_every_command_has_help_with_defaults(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -189,6 +197,9 @@ train head words: train --data {text} --out {folder}/x --attention-layers second
 train narrow boom: train --data {text} --out {folder}/x --dim 64 --boom-dim 32
 train bad optimiser: train --data {text} --out {folder}/x --optimizer sgd
 train no such device: train --data {text} --out {folder}/x --device mars
+train from nothing: train --data {text} --out {folder}/x --init {folder}/nowhere
+train from another shape: train --data {text} --out {folder}/x --init {run} --dim 24
+resume from a model: train --resume {run} --init {run}
 train over a run: train --data {text} --out {run}
 train out is a file: train --data {text} --out {text}
 train out under a file: train --data {text} --out {text}/x
@@ -213,6 +224,10 @@ eval folder without model: eval {folder} --data {text}
 eval memory 0: eval {run} --data {text} --memory 0
 eval bad part: eval {run} --data {text} --part most
 eval all of a named corpus: eval {run} --data sample --part all
+paper unknown preset: paper --out {folder}/x --preset tiny
+paper missing data: paper --out {folder}/x --dry-run --data {folder}/nowhere
+paper over another run: paper --out {run} --dry-run --data {text}
+paper kept in a file: paper --out {folder}/x --dry-run --data {text} --keep {text}
 generate nothing: generate {folder}/nowhere
 generate bad length: generate {run} --length -1
 generate bad temperature: generate {run} --temperature -2

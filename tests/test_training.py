@@ -53,6 +53,27 @@ def test_it_learns(corpus):
     assert bits_per_byte(result.model, corpus.valid[:200]) == pytest.approx(result.best, abs=1e-9)
 
 
+def test_a_run_can_start_from_another_models_weights(corpus):
+    learned = train(small_config(), corpus, small_recipe(steps=30), progress=False).model
+    config = small_config(memory=100, dropout=0.1)
+    recipe = small_recipe(steps=1, lr=1e-9)
+    result = train(config, corpus, recipe, initial=learned, progress=False)
+    assert result.model.config == config
+    for name, tensor in learned.state_dict().items():
+        assert torch.allclose(result.model.state_dict()[name], tensor, atol=1e-6), name
+    with pytest.raises(InputError, match="another shape"):
+        train(small_config(dim=20), corpus, recipe, initial=learned, progress=False)
+
+
+def test_a_collapsed_model_can_be_trained_on(corpus):
+    model = SHARNN(small_config())
+    model.collapse()
+    before = bits_per_byte(model, corpus.valid)
+    result = train(model.config, corpus, small_recipe(steps=30), initial=model, progress=False)
+    assert result.model.config.collapsed
+    assert bits_per_byte(result.model, corpus.valid) < before - 0.5
+
+
 @pytest.mark.parametrize(
     ("optimizer", "shape"),
     [("lamb", {"dim": 10, "boom_dim": 25}), ("adamw", {"memory": 100}), ("muon", {})],
