@@ -147,7 +147,7 @@ def compete(
     """
     trainer, bits, settings = contestant(contender, preset, corpus, minutes, seed)
     valid = corpus.valid[: min(50_000, len(corpus.valid) if judged is None else judged)]
-    now = CLOCKS[clock]
+    now, begin = CLOCKS[clock], time.perf_counter()
     read, losses = 0, []
     training: list[list[float]] = []  # seconds, bits per byte
     validation: list[list[float]] = []
@@ -168,6 +168,7 @@ def compete(
         "seed": seed,
         "minutes": minutes,
         "clock": clock,
+        "wall_seconds": round(time.perf_counter() - begin),
         "parameters": parameter_count(trainer.model),
         "steps": trainer.step_count,
         "bytes_read": read,

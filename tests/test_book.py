@@ -27,7 +27,7 @@ def plain(notebook):
 
 
 def test_there_are_chapters():
-    assert len(NOTEBOOKS) == 15
+    assert len(NOTEBOOKS) == 16
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
