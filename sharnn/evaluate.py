@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sharnn.data import as_bytes
 from sharnn.errors import InputError
-from sharnn.model import SHARNN
+from sharnn.model import SHARNN, evaluating, require_symbols
 from sharnn.ranks import Ranks
 
 
@@ -94,23 +94,18 @@ def bits_per_byte(
 def _nats(model: SHARNN, segments: Iterable[tuple[Tensor, Tensor]], memory: int | None) -> float:
     """What the model needs for all targets of segments that follow each other."""
     device = model.embedding.weight.device
-    was_training = model.training
-    model.eval()
     nats, state = 0.0, None
-    try:
-        with torch.no_grad():
-            for inputs, targets in segments:
-                _check_symbols(inputs, targets, model.config.vocab_size)
-                logits, state = model(inputs.to(device), state, memory=memory)
-                losses = F.cross_entropy(
-                    logits.float().transpose(1, 2),
-                    targets.to(device),
-                    reduction="none",
-                    ignore_index=-1,
-                )  # (batch, time) nats
-                nats += losses.double().sum().item()
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for inputs, targets in segments:
+            require_symbols(model, int(max(inputs.max(), targets.max())))
+            logits, state = model(inputs.to(device), state, memory=memory)
+            losses = F.cross_entropy(
+                logits.float().transpose(1, 2),
+                targets.to(device),
+                reduction="none",
+                ignore_index=-1,
+            )  # (batch, time) nats
+            nats += losses.double().sum().item()
     return nats
 
 
@@ -134,10 +129,3 @@ def _segments(
                 inputs[row, : stop - start] = piece[:-1]
                 targets[row, : stop - start] = piece[1:]
         yield inputs, targets
-
-
-def _check_symbols(inputs: Tensor, targets: Tensor, vocab_size: int) -> None:
-    """Refuses bytes that a model with fewer than 256 symbols can't read."""
-    largest = int(max(inputs.max(), targets.max()))
-    if largest >= vocab_size:
-        raise InputError(f"the data hold byte {largest}, but the model has {vocab_size} symbols")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, overload
 
 import torch
@@ -310,3 +312,46 @@ class SHARNN(nn.Module):
             )
         if state.batch_size != x.shape[0]:
             raise InputError(f"the state has {state.batch_size} streams, x has {x.shape[0]}")
+
+
+@contextmanager
+def evaluating(model: SHARNN) -> Iterator[None]:
+    """Evaluation mode without gradients for a while; the mode is left as it was found.
+
+    Args:
+        model: the model.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> with evaluating(model):
+        ...     model.training, torch.is_grad_enabled()
+        (False, False)
+        >>> model.training
+        True
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def require_symbols(model: SHARNN, largest: int) -> None:
+    """Refuses data with bytes that a model of fewer than 256 symbols can't read.
+
+    Args:
+        model: who would read them.
+        largest: the largest byte.
+
+    Raises:
+        InputError: it is no symbol of the model.
+    """
+    if largest >= model.config.vocab_size:
+        raise InputError(
+            f"the data hold byte {largest}, but the model has {model.config.vocab_size} symbols"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sharnn.data import Bytes, as_bytes
 from sharnn.errors import InputError
-from sharnn.model import SHARNN
+from sharnn.model import SHARNN, evaluating, require_symbols
 
 
 @dataclass(frozen=True)
@@ -265,28 +264,5 @@ def symbols(model: SHARNN, text: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
         InputError: the model has no symbol for one of them.
     """
     # Checked here because the model only looks at its inputs, and on the CPU only.
-    if int(text.max()) >= model.config.vocab_size:
-        raise InputError(
-            f"the data hold byte {int(text.max())}, "
-            f"but the model has {model.config.vocab_size} symbols"
-        )
+    require_symbols(model, int(text.max()))
     return torch.from_numpy(text.astype("int64")).to(model.embedding.weight.device)
-
-
-@contextlib.contextmanager
-def evaluating(model: SHARNN) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; the mode is left as it was found.
-
-    Args:
-        model: the model.
-
-    Yields:
-        Nothing.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sharnn.errors import InputError
 from sharnn.memory import State
-from sharnn.model import SHARNN, Block
-from sharnn.reading import Reading, evaluating, reading_cuts, symbols
+from sharnn.model import SHARNN, Block, evaluating
+from sharnn.reading import Reading, reading_cuts, symbols
 
 CHUNK = 128  # watched bytes computed at a time: neighbours share nearly all their keys
 

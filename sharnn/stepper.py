@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sharnn.errors import InputError
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.memory import Memory, State
-from sharnn.model import SHARNN, Block
+from sharnn.model import SHARNN, Block, evaluating
 from sharnn.packed import pack
 from sharnn.ring import Ring
 
@@ -95,7 +95,6 @@ class Stepper:
             h = block.step(h)
         return self.output(h)
 
-    @torch.no_grad()
     def read(self, prompts: Sequence[bytes]) -> Tensor:
         """Starts over and reads a text for each stream, many bytes at a time.
 
@@ -110,12 +109,8 @@ class Stepper:
         """
         if len(prompts) != self.batch_size or not all(prompts):
             raise InputError(f"{self.batch_size} texts are needed, none of them empty")
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             ends = [self._read_one(prompt) for prompt in prompts]
-        finally:
-            self.model.train(was_training)
         self.load_state([state for _, state in ends])
         return torch.cat([logits for logits, _ in ends])
 
