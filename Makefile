@@ -44,10 +44,9 @@ book: setup _build/.library _build/.results ## run the notebooks and build the p
 	@$(ENV) jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }
 
-# The cache of executed notebooks knows their cells only, and a kept model only its settings, so a
-# changed library empties both.
+# The cache of executed notebooks knows their cells only, so a changed library empties it.
 _build/.library: $(LIBRARY) requirements.lock
-	@rm -rf _build/.jupyter_cache data/models
+	@rm -rf _build/.jupyter_cache
 	@mkdir -p _build
 	@touch $@
 

@@ -1,14 +1,11 @@
-"""What the book's notebooks share: one size switch, tables, timing, knobs and a trained model.
+"""What the book's notebooks share: one size switch, tables, timing, knobs and files.
 
 It needs what ``pip install "sharnn[book]"`` brings. Nothing else in the library imports it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
-import json
 import os
 import re
 import time
@@ -19,14 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from sharnn.checkpoint import build, read, save
-from sharnn.config import ModelConfig
-from sharnn.data import Corpus
-from sharnn.enwik8 import data_folder
 from sharnn.errors import InputError
-from sharnn.model import SHARNN
-from sharnn.recipe import Recipe
-from sharnn.training import train
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -172,41 +162,6 @@ class Knobs:
         figure.savefig(picture, format="png")
         plt.close(figure)
         return {**widget._repr_mimebundle_(), "image/png": picture.getvalue()}
-
-
-def trained(corpus: Corpus, size: Size) -> SHARNN:
-    """The model that chapters look at: trained once, then kept beside the corpora.
-
-    Args:
-        corpus: what it learns from.
-        size: ``tiny`` for a minute and a half, or ``small`` for five.
-
-    Returns:
-        The model in evaluation mode, on the size's device.
-
-    Raises:
-        InputError: the training was interrupted or went wrong.
-    """
-    name = size("tiny", "small")
-    config = ModelConfig.preset(name)
-    # A run shorter than the preset's learns more with larger steps.
-    recipe = dataclasses.replace(Recipe.preset(name), minutes=size(1.5, 5.0), lr=8e-3)
-    settings = [config.to_dict(), dataclasses.asdict(recipe), corpus.fingerprint]
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-    path = data_folder() / "models" / f"{name}-{digest}.safetensors"
-    if not path.exists():
-        print(f"training {name} for {recipe.minutes} minutes; it is kept for the next chapter")
-        result = train(config, corpus, recipe, progress=False)
-        if result.reason != "done":
-            raise InputError(f"{result.message}: no model was kept, run the cell again")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A run that is done ends with a validation of the model that it returns.
-        bits = result.metrics[-1]["valid_bits_per_byte"]
-        save(result.model, path, extra={"valid_bits_per_byte": bits})
-    tensors, header = read(path, training=False)
-    bits = header["valid_bits_per_byte"]
-    print(f"{name}, trained for {recipe.minutes} minutes: {bits:.3f} bits per byte (validation)")
-    return build(tensors, header, str(path)).to(size.device).eval()
 
 
 def repository_file(name: str, sha256: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the notebooks share: the size switch, tables, timing, knobs, the model that is kept."""
+"""What the notebooks share: the size switch, tables, timing, knobs, files of the repository."""
 
 import time
 
@@ -8,10 +8,9 @@ import pooch
 import pytest
 import torch
 
-from sharnn import SHARNN, InputError, Result, notebook
-from sharnn.notebook import Knobs, Size, repository_file, table, timed, trained
+from sharnn import InputError
+from sharnn.notebook import Knobs, Size, repository_file, table, timed
 from sharnn.plots import panels
-from small import small_config, small_recipe
 
 
 def test_the_size_follows_the_environment(monkeypatch):
@@ -69,31 +68,6 @@ def test_knobs_carry_a_widget_and_a_picture(drawn):
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert set(drawn) == {(3, "a")}, "the picture is that of the first values"
     assert not plt.get_fignums(), "figures that are shown are closed"
-
-
-def test_the_trained_model_is_trained_once(monkeypatch, capsys, corpus):
-    monkeypatch.setattr(notebook.ModelConfig, "preset", lambda name: small_config())
-    monkeypatch.setattr(notebook.Recipe, "preset", lambda name: small_recipe(steps=2))
-    first = trained(corpus, Size("small"))
-    assert "training tiny" in capsys.readouterr().out
-    monkeypatch.setattr(notebook, "train", None)  # a second training would fail
-    second = trained(corpus, Size("small"))
-    assert isinstance(second, SHARNN)
-    assert not second.training
-    assert "bits per byte" in capsys.readouterr().out
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(tensor, second.state_dict()[name])
-
-
-def test_an_interrupted_training_is_not_kept(monkeypatch, corpus):
-    monkeypatch.setattr(notebook.ModelConfig, "preset", lambda name: small_config())
-    monkeypatch.setattr(notebook.Recipe, "preset", lambda name: small_recipe(steps=2))
-    stopped = Result(SHARNN(small_config()), [], "interrupted", "interrupted at step 1", None)
-    with monkeypatch.context() as patch:
-        patch.setattr(notebook, "train", lambda *_, **__: stopped)
-        with pytest.raises(InputError, match="interrupted at step 1: no model was kept"):
-            trained(corpus, Size("small"))
-    assert not trained(corpus, Size("small")).training, "the next call trains"
 
 
 def test_a_file_of_the_clone_is_found_there():
