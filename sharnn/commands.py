@@ -93,7 +93,7 @@ def run_train(options: argparse.Namespace) -> int:
             source, split = ranks.first(lambda: _recorded_data(options))
             corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, source, split))
             result = resume(options.resume, corpus, recipe_changes, **show)
-            return _finish(result, options.resume, ranks)
+            return _finish(result, options.resume, ranks, _resuming(options.resume, ranks))
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
     preset = options.preset or DEFAULT_PRESET
@@ -109,7 +109,7 @@ def run_train(options: argparse.Namespace) -> int:
         result = train(
             config, corpus, recipe, options.out, initial=initial, settings=settings, **show
         )
-        return _finish(result, options.out, ranks)
+        return _finish(result, options.out, ranks, _resuming(options.out, ranks))
 
 
 def _with_limits(recipe_changes: dict[str, Any]) -> dict[str, Any]:
@@ -146,15 +146,20 @@ def _recorded_data(options: argparse.Namespace) -> tuple[list[str], Split | None
         raise InputError(f"{path} doesn't say what data the run used: give --data") from error
 
 
-def _finish(result: Result, folder: str, ranks: Ranks) -> int:
-    """Says how a run ended."""
+def _resuming(folder: str, ranks: Ranks) -> str:
+    """How a run of ``sharnn train`` is gone on with."""
+    command = "sharnn" if ranks.count == 1 else "torchrun ... -m sharnn"
+    return f"go on with: {command} train --resume {folder}"
+
+
+def _finish(result: Result, folder: str, ranks: Ranks, again: str) -> int:
+    """Says how a run ended, and where it was cut how to go on."""
     if result.reason == "done":
         if ranks.is_first:
             print(f"{result.message}; saved in {folder}")
         return 0
-    command = "sharnn" if ranks.count == 1 else "torchrun ... -m sharnn"
-    saved = f"saved in {folder}, go on with: {command} train --resume {folder}"
-    return fail(f"{result.message}; {saved}", INTERRUPTED if result.reason == "interrupted" else 1)
+    code = INTERRUPTED if result.reason == "interrupted" else 1
+    return fail(f"{result.message}; saved in {folder}, {again}", code)
 
 
 def run_paper(options: argparse.Namespace) -> int:
@@ -191,17 +196,12 @@ def run_paper(options: argparse.Namespace) -> int:
             tensorboard=options.tensorboard,
             settings=_recordable(source, options.split),
         )
-        result = run.result
-        if result.reason != "done":
-            code = INTERRUPTED if result.reason == "interrupted" else 1
-            saved = f"saved in {options.out}, go on with the same command"
-            return fail(f"{result.message}; {saved}", code)
-        if ranks.is_first:
-            print(f"{result.message}; saved in {options.out}")
+        code = _finish(run.result, options.out, ranks, "go on with the same command")
+        if code == 0 and ranks.is_first:
             print(run.table())
             if corpus.name != "enwik8" or options.dry_run:
                 print("This was a trial: the paper's figures are for all of enwik8.")
-    return 0
+        return code
 
 
 def run_eval(options: argparse.Namespace) -> int:
