@@ -11,6 +11,7 @@ Example:
 """
 
 from sharnn.checkpoint import load, save
+from sharnn.compression import compress, decompress
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus, load_corpus
 from sharnn.errors import InputError
@@ -50,6 +51,8 @@ __all__ = [
     "Stepper",
     "Survey",
     "bits_per_byte",
+    "compress",
+    "decompress",
     "explore",
     "from_reference",
     "generate",

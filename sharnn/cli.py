@@ -25,6 +25,7 @@ from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import parse_split
 from sharnn.errors import InputError
 from sharnn.explorer import MEGABYTES
+from sharnn.file_commands import run_compress, run_decompress
 from sharnn.flags import Formatter, Parser, add_fields, positive
 from sharnn.packed import WEIGHTS
 from sharnn.recipe import DEVICES, Recipe
@@ -166,6 +167,24 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("--raw", action="store_true", help="write the bytes as they are")
     writing.add_argument("--device", default="auto", choices=DEVICES, help="where to compute")
     writing.add_argument("--threads", type=positive, help="CPU threads; torch's choice")
+
+    packing = command("compress", run_compress, "Compress a file with a model's predictions.")
+    packing.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
+    packing.add_argument("input", metavar="IN", help="any file; - is standard input")
+    packing.add_argument("output", metavar="OUT", help="the file to write; - is standard output")
+    packing.add_argument(
+        "--lanes", type=positive, help="pieces coded side by side; 1 to 64 by size"
+    )
+    packing.add_argument(
+        "--learn", action="store_true", help="go on training meanwhile: smaller, slower"
+    )
+    packing.add_argument("--quiet", action="store_true", help="no progress bar, no sizes")
+
+    unpacking = command("decompress", run_decompress, "Give back a file that was compressed.")
+    unpacking.add_argument("model", metavar="MODEL", help="the model it was compressed with")
+    unpacking.add_argument("input", metavar="IN", help="from compress; - is standard input")
+    unpacking.add_argument("output", metavar="OUT", help="the file to write; - is standard output")
+    unpacking.add_argument("--quiet", action="store_true", help="no progress bar, no sizes")
 
     looking = command("attention", run_attention, "Show where the heads look, as one HTML page.")
     looking.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")

@@ -270,3 +270,62 @@ def test_a_reader_who_leaves_early_is_no_error(run):
     command = f"{sys.executable} -m sharnn generate {run} --length 2000 --seed 1 | head -c 10"
     result = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
     assert result.stderr == b""
+
+
+def test_a_file_is_compressed_and_comes_back(capfdbinary, text, run, tmp_path):
+    packed, restored = tmp_path / "packed", tmp_path / "restored"
+    code, out, err = call(capfdbinary, "compress", run, text, packed)
+    assert (code, out) == (0, "")
+    assert "100%" in err
+    assert err.endswith(f"{text}: 20,000 -> {packed.stat().st_size:,} bytes\n")
+    code, out, err = call(capfdbinary, "decompress", run, packed, restored, "--quiet")
+    assert (code, out, err) == (0, "", "")
+    assert restored.read_bytes() == text.read_bytes()
+
+
+def test_compression_reads_and_writes_streams(text, run, tmp_path):
+    content = text.read_bytes()[:1000]
+    words = [sys.executable, "-m", "sharnn"]
+    packed = subprocess.run(
+        [*words, "compress", run, "-", "-", "--learn"],
+        input=content,
+        capture_output=True,
+        check=True,
+    ).stdout
+    restored = subprocess.run(
+        [*words, "decompress", run, "-", "-"], input=packed, capture_output=True, check=True
+    ).stdout
+    assert restored == content
+
+
+def test_a_damaged_file_is_told_in_one_line_and_nothing_is_written(
+    capfdbinary, text, run, tmp_path
+):
+    packed, restored = tmp_path / "packed", tmp_path / "restored"
+    small = tmp_path / "small"
+    small.write_bytes(text.read_bytes()[:200])
+    assert call(capfdbinary, "compress", run, small, packed, "--quiet") == (0, "", "")
+    packed.write_bytes(packed.read_bytes()[:-1])
+    restored.write_bytes(b"what was there")
+    code, out, err = call(capfdbinary, "decompress", run, packed, restored, "--quiet")
+    assert (code, out) == (2, "")
+    assert err == f"sharnn: {packed}: the file is cut short or altered: its checksum is another\n"
+    assert restored.read_bytes() == b"what was there"
+    assert {path.name for path in tmp_path.iterdir()} == {"packed", "restored", "small"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("nowhere", "out", "can't read {0}/nowhere: No such file or directory"),
+        ("in", "no/out", "can't write {0}/no/out: its folder is not there"),
+        ("in", "folder", "can't write {0}/folder: it is no file; - is standard output"),
+        ("in", "in", "{0}/in would be overwritten by its own output: name another"),
+    ],
+)
+def test_files_that_cant_be_read_or_written(capfdbinary, run, tmp_path, source, target, message):
+    (tmp_path / "in").write_bytes(b"abc")
+    (tmp_path / "folder").mkdir()
+    code, _, err = call(capfdbinary, "compress", run, tmp_path / source, tmp_path / target)
+    assert (code, err) == (2, f"sharnn: {message.format(tmp_path)}\n")
+    assert (tmp_path / "in").read_bytes() == b"abc"

@@ -27,6 +27,9 @@ attention memory
 model
 packed ring
 stepper
+coder container
+prediction
+compression
 reference optim recipe sample
 enwik8
 data
@@ -47,7 +50,7 @@ plots notebook
 survey_plots
 __init__
 flags
-commands
+commands file_commands
 cli
 __main__
 """

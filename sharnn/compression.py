@@ -1,0 +1,167 @@
+"""Lossless compression: a model's predictions, an entropy coder, and a file that checks itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from sharnn.coder import Decoder, Encoder
+from sharnn.container import CODED, LEARNED, STORED, Container, checksum, fingerprint
+from sharnn.errors import InputError
+from sharnn.model import SHARNN, require_symbols
+from sharnn.prediction import LearningPredictor, Predictor, reproducible
+
+Symbols = npt.NDArray[np.int32]
+# Takes frequencies for a byte of each lane, and the places of these bytes; gives the bytes.
+Exchange = Callable[[npt.NDArray[np.float64], npt.NDArray[np.int64]], Symbols]
+
+LANE_BYTES = 16_384  # bytes of a lane from which its start without a past costs little
+MOST_LANES = 64
+
+
+def default_lanes(length: int) -> int:
+    """Lanes for so many bytes: one for each 16 KiB, at least 1 and at most 64.
+
+    More lanes are faster and compress less, since each starts without a past.
+
+    Args:
+        length: bytes to compress.
+
+    Returns:
+        The number of lanes.
+
+    Example:
+        >>> default_lanes(1000), default_lanes(200_000), default_lanes(100_000_000)
+        (1, 12, 64)
+    """
+    return max(1, min(MOST_LANES, length // LANE_BYTES))
+
+
+def compress(
+    model: SHARNN,
+    data: bytes,
+    *,
+    lanes: int | None = None,
+    learn: bool = False,
+    progress: bool = False,
+) -> bytes:
+    """Compresses bytes so that `decompress` with the same model gives them back.
+
+    The data are cut into contiguous lanes that are coded side by side, byte by byte; each lane
+    carries the model's state and memory from its start. A byte costs what the model thinks of it,
+    as `bits_per_byte` counts. Data that would not get smaller are stored as they are.
+
+    Everything is computed on one CPU thread in float32. Probabilities come out the same wherever
+    processor, torch and sharnn are the same. Elsewhere float32 may round otherwise; `decompress`
+    then notices by the content's checksum, and gives nothing back.
+
+    Args:
+        model: on the CPU; it is left as it is.
+        data: any bytes.
+        lanes: pieces to code side by side; None for `default_lanes`.
+        learn: go on training while coding, and while decoding: fewer bytes, several times slower.
+        progress: show a bar on standard error.
+
+    Returns:
+        The compressed bytes: a header of 48 bytes, and the code.
+
+    Raises:
+        InputError: the data are no bytes or hold one the model has no symbol for, ``lanes`` is out
+            of range, or the model is not on the CPU.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> decompress(model, compress(model, b"the same bytes"))
+        b'the same bytes'
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"data must be bytes, got {type(data).__name__}: encode text first")
+    data = bytes(data)
+    lanes = default_lanes(len(data)) if lanes is None else lanes
+    if not 1 <= lanes < 2**16:
+        raise InputError(f"lanes must be from 1 to {2**16 - 1}, got {lanes}")
+    lanes = min(lanes, max(1, len(data)))
+    content = np.frombuffer(data, dtype=np.uint8)
+    require_symbols(model, int(content.max(initial=0)))
+    encoder = Encoder()
+
+    def write(counts: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> Symbols:
+        symbols = content[places].astype(np.int32)
+        encoder.write(symbols, counts)
+        return symbols
+
+    _code(model, len(data), lanes, learn, write, progress)
+    method, payload = (LEARNED if learn else CODED), encoder.to_bytes()
+    if len(payload) >= len(data):
+        method, payload = STORED, data
+    mark = fingerprint(model)
+    return Container(method, lanes, len(data), mark, checksum(data), payload).to_bytes()
+
+
+def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
+    """Gives back what `compress` was given.
+
+    Args:
+        model: the model it was compressed with, on the CPU; it is left as it is.
+        data: from `compress`.
+        progress: show a bar on standard error.
+
+    Returns:
+        The content, to the last bit.
+
+    Raises:
+        InputError: the data were not made by `compress`, are of another version, cut short or
+            altered; the model is another one; or this machine computes other probabilities. There
+            is never a wrong result.
+    """
+    packed = Container.from_bytes(bytes(data))
+    mark = fingerprint(model)
+    if mark != packed.fingerprint:
+        raise InputError(
+            f"the file was compressed with another model: its fingerprint is "
+            f"{packed.fingerprint.hex()}, this model's {mark.hex()}"
+        )
+    if packed.method == STORED:
+        return packed.payload
+    content = np.zeros(packed.length, dtype=np.uint8)
+    decoder = Decoder(packed.payload)
+
+    def read(counts: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> Symbols:
+        symbols = decoder.read(counts)
+        content[places] = symbols
+        return symbols
+
+    _code(model, packed.length, packed.lanes, packed.method == LEARNED, read, progress)
+    restored = content.tobytes()
+    if checksum(restored) != packed.checksum:
+        raise InputError(
+            "the restored bytes are not those that were compressed: this processor or torch rounds "
+            "otherwise than the one that compressed them, so decompress there"
+        )
+    return restored
+
+
+def _code(
+    model: SHARNN, length: int, lanes: int, learn: bool, exchange: Exchange, progress: bool
+) -> None:
+    """The way through the content that coder and decoder share, one byte of each lane at a time."""
+    device = model.embedding.weight.device.type
+    if device != "cpu":
+        raise InputError(f"compression runs on the CPU, the model is on {device}: use model.cpu()")
+    shortest, over = divmod(length, lanes)  # the first `over` lanes have one byte more
+    numbers = np.arange(lanes)
+    starts = numbers * shortest + np.minimum(numbers, over)  # (lanes,)
+    bar = tqdm(total=length, unit="B", unit_scale=True, disable=not progress)
+    with reproducible(), bar:
+        predictor = (LearningPredictor if learn else Predictor)(model, lanes)
+        for position in range(shortest):
+            symbols = exchange(predictor.next(), starts + position)  # (lanes,)
+            predictor.read(symbols)
+            bar.update(lanes)
+        if over:
+            exchange(predictor.next()[:over], starts[:over] + shortest)
+            bar.update(over)

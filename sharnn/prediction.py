@@ -1,0 +1,137 @@
+"""Predictions that come out the same twice, for a coder and its decoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharnn.coder import frequencies
+from sharnn.memory import State
+from sharnn.model import SHARNN
+from sharnn.stepper import Stepper
+
+SEGMENT = 64  # bytes of each lane between two steps of learning
+LEARNING_RATE = 3e-4
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Settings under which the same operations give the same bits; put back afterwards.
+
+    One thread, since sums that threads share are rounded in another order; no automatic casts;
+    products in full float32.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> with reproducible():
+        ...     torch.get_num_threads()
+        1
+    """
+    threads = torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+class Predictor:
+    """Predicts the next byte of every lane, from all bytes of that lane before it.
+
+    Nothing predicts a lane's first byte, as in `bits_per_byte`: any value is as likely. Coder and
+    decoder go through the same calls: `next`, `read`, `next`, `read`, ... To be used inside
+    `reproducible`.
+
+    Args:
+        model: on the CPU, float32.
+        lanes: streams that are predicted side by side.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> with reproducible():
+        ...     predictor = Predictor(model, lanes=2)
+        ...     predictor.next().shape
+        (2, 256)
+    """
+
+    def __init__(self, model: SHARNN, lanes: int) -> None:
+        self.stepper = Stepper(model, lanes)
+        self._logits = torch.zeros(lanes, model.config.vocab_size)
+
+    def next(self) -> npt.NDArray[np.float64]:
+        """How likely each byte is to come next.
+
+        Returns:
+            (lanes, vocab_size), see `frequencies`.
+        """
+        return frequencies(self._logits)
+
+    def read(self, symbols: npt.NDArray[np.int32]) -> None:
+        """Takes the bytes that came.
+
+        Args:
+            symbols: (lanes,).
+        """
+        self._logits = self.stepper.step(torch.from_numpy(symbols.astype(np.int64)))
+
+
+class LearningPredictor(Predictor):
+    """Goes on training meanwhile: after each segment, one step of Adam on what it just read.
+
+    The decoder has read the same bytes by then, and takes the same step.
+
+    Args:
+        model, lanes: as in `Predictor`; the model itself is left as it is.
+
+    Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
+    such as Bellard's NNCP (2019) learn this way from nothing.
+    """
+
+    def __init__(self, model: SHARNN, lanes: int) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(True)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, foreach=False)
+        self.state: State | None = None  # before the segment
+        self.columns: list[Tensor] = []  # the segment's bytes so far, (lanes,) each
+        super().__init__(self.model, lanes)
+
+    def read(self, symbols: npt.NDArray[np.int32]) -> None:
+        """Takes the bytes that came, and learns where a segment is full.
+
+        Args:
+            symbols: (lanes,).
+        """
+        self.columns.append(torch.from_numpy(symbols.astype(np.int64)))
+        if len(self.columns) > SEGMENT:
+            self._learn(torch.stack(self.columns, dim=1))  # (lanes, segment + 1)
+            del self.columns[:-1]
+        super().read(symbols)
+
+    def _learn(self, x: Tensor) -> None:
+        """One step on a segment and what follows each of its bytes."""
+        with torch.enable_grad():
+            logits, _ = self.model(x[:, :-1], self.state)  # (lanes, segment, vocab_size)
+            loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        # What was remembered stays: rows of the weights that read them.
+        self.state = self.stepper.state()
+        self.stepper = Stepper(self.model, len(x))
+        self.stepper.load_state(self.state)
