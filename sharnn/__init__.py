@@ -13,16 +13,19 @@ Example:
 from sharnn.checkpoint import load, save
 from sharnn.compression import compress, decompress
 from sharnn.config import ModelConfig
+from sharnn.convert import convert
 from sharnn.data import Corpus, load_corpus
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.explorer import Explorer, explore
+from sharnn.export import export
 from sharnn.generate import generate, generate_batch
 from sharnn.lamb import Lamb
 from sharnn.live import LiveExplorer
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN
 from sharnn.muon import Muon
+from sharnn.onnx_model import OnnxModel
 from sharnn.reading import Reading, read
 from sharnn.recipe import Recipe
 from sharnn.reference import from_reference
@@ -44,6 +47,7 @@ __all__ = [
     "Memory",
     "ModelConfig",
     "Muon",
+    "OnnxModel",
     "Reading",
     "Recipe",
     "Result",
@@ -52,8 +56,10 @@ __all__ = [
     "Survey",
     "bits_per_byte",
     "compress",
+    "convert",
     "decompress",
     "explore",
+    "export",
     "from_reference",
     "generate",
     "generate_batch",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 import sharnn
+from sharnn.checkpoint import STORAGES
 from sharnn.commands import (
     DEFAULT_PRESET,
     INTERRUPTED,
@@ -25,7 +26,7 @@ from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import parse_split
 from sharnn.errors import InputError
 from sharnn.explorer import MEGABYTES
-from sharnn.file_commands import run_compress, run_decompress
+from sharnn.file_commands import run_compress, run_convert, run_decompress, run_export
 from sharnn.flags import Formatter, Parser, add_fields, positive
 from sharnn.packed import WEIGHTS
 from sharnn.recipe import DEVICES, Recipe
@@ -185,6 +186,24 @@ def _parser() -> argparse.ArgumentParser:
     unpacking.add_argument("input", metavar="IN", help="from compress; - is standard input")
     unpacking.add_argument("output", metavar="OUT", help="the file to write; - is standard output")
     unpacking.add_argument("--quiet", action="store_true", help="no progress bar, no sizes")
+
+    exporting = command("export", run_export, "Write a model as ONNX, or in smaller storage.")
+    exporting.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")
+    exporting.add_argument("output", metavar="OUT", help="OUT.onnx or OUT.safetensors")
+    exporting.add_argument(
+        "--weights",
+        default="float32",
+        choices=STORAGES,
+        help="int8 takes a quarter of the bytes; float16 is for .safetensors",
+    )
+
+    converting = command("convert", run_convert, "Read a checkpoint of the author's code.")
+    converting.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="state dict of torch.save, .safetensors or .npz"
+    )
+    converting.add_argument("output", metavar="OUT.safetensors", help="the model to write")
+    converting.add_argument("--memory", type=positive, default=5000, help="rows a query may see")
+    converting.add_argument("--dropout", type=float, default=0.1, help="for training it further")
 
     looking = command("attention", run_attention, "Show where the heads look, as one HTML page.")
     looking.add_argument("model", metavar="MODEL", help="run folder, .safetensors file or name")

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sharnn.checkpoint import load, write_atomically
+from sharnn.checkpoint import load, save, write_atomically
 from sharnn.compression import compress, decompress
+from sharnn.convert import convert
 from sharnn.errors import InputError
+from sharnn.export import export
 
 STREAM = "-"  # stands for standard input or output
 
@@ -33,6 +35,35 @@ def run_decompress(options: argparse.Namespace) -> int:
     """``sharnn decompress``."""
     model = load(options.model)
     return _turn(options, lambda content: decompress(model, content, progress=not options.quiet))
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """``sharnn export``."""
+    model = load(options.model)
+    export(model, options.output, weights=options.weights)
+    line = f"{_size(options.output)}, {options.weights}"
+    if options.output.endswith(".onnx"):
+        config = model.config
+        parts = 2 * config.layers + config.head_count
+        line += (
+            f"; x (batch, time) and {parts} parts of the state to "
+            f"logits (batch, time, {config.vocab_size}) and the next state"
+        )
+    print(line)
+    return 0
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    """``sharnn convert``."""
+    model = convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
+    save(model, options.output)
+    config = model.config
+    heads = ",".join(map(str, config.attention_layers)) or "none"
+    print(
+        f"{_size(options.output)}; {config.layers} layers of width {config.dim}, "
+        f"Boom {config.boom_dim}, heads in {heads}, {config.vocab_size} symbols"
+    )
+    return 0
 
 
 def _turn(options: argparse.Namespace, function: Callable[[bytes], bytes]) -> int:
@@ -77,3 +108,7 @@ def _writable(target: str) -> Path:
 
 def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def _size(path: str) -> str:
+    return f"{path}: {Path(path).stat().st_size / 1e6:.1f} MB"

@@ -27,7 +27,7 @@ def plain(notebook):
 
 
 def test_there_are_chapters():
-    assert len(NOTEBOOKS) == 16
+    assert len(NOTEBOOKS) == 17
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

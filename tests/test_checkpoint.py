@@ -8,6 +8,7 @@ import struct
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sharnn import SHARNN, InputError, bits_per_byte, load, save
@@ -37,7 +38,7 @@ def test_half_precision_takes_half_the_bytes_and_rounds_once(tmp_path):
     model = small_model()
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     save(model, whole)
-    save(model, half, half=True)
+    save(model, half, weights="float16")
     weights = 4 * model.parameter_count()
     overhead = whole.stat().st_size - weights  # the header
     assert weights // 2 < half.stat().st_size <= weights // 2 + overhead
@@ -45,8 +46,51 @@ def test_half_precision_takes_half_the_bytes_and_rounds_once(tmp_path):
     for name, tensor in model.state_dict().items():
         assert again.state_dict()[name].dtype == torch.float32
         assert torch.equal(again.state_dict()[name], tensor.half().float())
-    save(again, tmp_path / "again.safetensors", half=True)
+    save(again, tmp_path / "again.safetensors", weights="float16")
     assert (tmp_path / "again.safetensors").read_bytes() == half.read_bytes()
+
+
+@pytest.mark.parametrize("shape", [{}, {"attention_layers": ()}, {"attention_layers": (0, 1, 2)}])
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_int8_rounds_each_weight_by_half_a_step_at_most(tmp_path, shape, collapsed):
+    model = small_model(**shape)
+    if collapsed:
+        model.collapse()
+    save(model, tmp_path / "m.safetensors", weights="int8")
+    again = load(tmp_path / "m.safetensors")
+    assert again.config == model.config
+    for name, weight in model.state_dict().items():
+        restored = again.state_dict()[name]
+        assert restored.dtype == torch.float32
+        if weight.dim() == 1:
+            assert torch.equal(restored, weight), "vectors stay as they are"
+            continue
+        steps = weight.abs().amax(dim=1, keepdim=True) / 127  # (rows, 1)
+        assert torch.all((restored - weight).abs() <= 0.5001 * steps)
+        assert not torch.equal(restored, weight)
+
+
+def test_int8_takes_about_a_quarter_of_the_bytes(tmp_path):
+    model = load("wiki-tiny")
+    for weights in ("float32", "int8"):
+        save(model, tmp_path / f"{weights}.safetensors", weights=weights)
+    whole, packed = ((tmp_path / f"{w}.safetensors").stat().st_size for w in ("float32", "int8"))
+    assert 0.25 < packed / whole < 0.27
+
+
+def test_an_int8_file_read_and_written_again_changes_no_number_by_more_than_rounding(tmp_path):
+    save(small_model(), tmp_path / "m.safetensors", weights="int8")
+    first = load(tmp_path / "m.safetensors")
+    save(first, tmp_path / "m.safetensors", weights="int8")
+    second = load(tmp_path / "m.safetensors").state_dict()
+    for name, weight in first.state_dict().items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-6, atol=0)
+
+
+def test_unknown_storage_is_refused(tmp_path):
+    with pytest.raises(InputError, match="weights must be one of float32, float16, int8"):
+        save(small_model(), tmp_path / "m.safetensors", weights="int4")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
@@ -123,6 +167,48 @@ def damage_config(change):
     return damage
 
 
+def damage_int8(change):
+    """An int8 file with its embedding's numbers or scales changed."""
+
+    def damage(path):
+        save(small_model(), path, weights="int8")
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        change(tensors)
+        save_file(tensors, path, metadata)
+
+    return damage
+
+
+def without_scales(tensors):
+    del tensors["embedding.weight.scale"]
+
+
+def with_one_scale(tensors):
+    tensors["embedding.weight.scale"] = torch.ones(1, 1)
+
+
+def with_a_row_of_scales(tensors):
+    tensors["embedding.weight.scale"] = torch.ones(1, 256)
+
+
+def without_numbers(tensors):
+    del tensors["embedding.weight"]
+
+
+def with_numbers_of_a_vector(tensors):
+    tensors["embedding.weight"] = torch.ones(256, dtype=torch.int8)
+
+
+def with_scales_of_floats(tensors):
+    tensors["embedding.weight"] = torch.zeros(256, 16)
+
+
+def with_a_column_too_few(tensors):
+    tensors["embedding.weight"] = tensors["embedding.weight"][:, 1:].contiguous()
+
+
 def damage_format(path):
     header = {"format": 99, "config": small_config().to_dict()}
     save_file(small_model().state_dict(), path, {"sharnn": json.dumps(header)})
@@ -142,6 +228,13 @@ def damage_json(path):
         damage_foreign,
         damage_format,
         damage_json,
+        damage_int8(without_scales),
+        damage_int8(with_one_scale),
+        damage_int8(with_a_row_of_scales),
+        damage_int8(without_numbers),
+        damage_int8(with_numbers_of_a_vector),
+        damage_int8(with_scales_of_floats),
+        damage_int8(with_a_column_too_few),
         damage_config({"dim": 32}),
         damage_config({"layers": 10**9}),
         damage_config({"dim": 10**12, "boom_dim": 10**12}),

@@ -165,7 +165,9 @@ def test_version_and_help(capsys):
     assert sharnn.__version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["data", "train", "paper", "eval", "generate"])
+@pytest.mark.parametrize(
+    "command", ["data", "train", "paper", "eval", "generate", "export", "convert"]
+)
 def test_every_command_has_help_with_defaults(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -235,6 +237,18 @@ generate bad top-k: generate {run} --top-k 0
 generate bad top-p: generate {run} --top-p 2
 generate bad seed: generate {run} --seed -1
 generate huge seed: generate {run} --seed 99999999999999999999999
+export nothing: export {folder}/nowhere {folder}/x.onnx
+export other ending: export {run} {folder}/x.pt
+export into no folder: export {run} {folder}/nowhere/x.onnx
+export over a folder: export {run} {folder}
+export unknown storage: export {run} {folder}/x.onnx --weights int4
+export half an onnx: export {run} {folder}/x.onnx --weights float16
+convert nothing: convert {folder}/nowhere {folder}/x.safetensors
+convert a folder: convert {folder} {folder}/x.safetensors
+convert text: convert {text} {folder}/x.safetensors
+convert a model of ours: convert {run}/last.safetensors {folder}/x.safetensors
+convert bad memory: convert {text} {folder}/x.safetensors --memory 0
+convert bad dropout: convert {text} {folder}/x.safetensors --dropout much
 """.strip().splitlines()
 
 

@@ -26,7 +26,9 @@ layers
 attention memory
 model
 packed ring
-stepper
+onnx_builder
+onnx_graph
+stepper onnx_model
 coder container
 prediction
 compression
@@ -34,6 +36,7 @@ reference optim recipe sample
 enwik8
 data
 checkpoint evaluate generate reading
+convert export
 replay
 removal
 byte_facts
@@ -134,7 +137,15 @@ def test_importing_the_library_is_light():
     )
     loaded = set(result.stdout.split())
     assert "torch" in loaded
-    assert not loaded & {"matplotlib", "IPython", "pooch", "requests", "tensorboard"}
+    assert not loaded & {
+        "matplotlib",
+        "IPython",
+        "pooch",
+        "requests",
+        "tensorboard",
+        "onnx",
+        "onnxruntime",
+    }
     assert result.stderr == ""
 
 

@@ -1,0 +1,143 @@
+"""Running a model's ONNX file: what any program that drives one has to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sharnn.config import ModelConfig
+from sharnn.errors import InputError
+from sharnn.onnx_builder import needed
+from sharnn.onnx_graph import METADATA, NEXT
+
+OnnxState = dict[str, NDArray[np.float32]]
+
+
+class OnnxModel:
+    """An exported model in onnxruntime, with the state in the caller's hands, as in `SHARNN`.
+
+    Args:
+        path: a file that `export` wrote.
+        threads: CPU threads; None for onnxruntime's choice.
+
+    Raises:
+        InputError: the file can't be read or is not one of ours, or the package ``onnxruntime``
+            is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from sharnn import SHARNN, ModelConfig, export
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export(SHARNN(ModelConfig(dim=16, boom_dim=64)), f"{folder}/model.onnx")
+        ...     model = OnnxModel(f"{folder}/model.onnx", threads=1)
+        >>> logits, state = model([list(b"The quick")])
+        >>> logits.shape, state["memory.2"].shape
+        ((1, 9, 256), (1, 9, 16))
+        >>> logits, state = model.step([65], state)
+        >>> logits.shape, state["memory.2"].shape
+        ((1, 256), (1, 10, 16))
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        runtime = needed("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        # int8 weights become floats once, not in every step.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if not Path(path).is_file():
+            raise InputError(f"no file at {path}")
+        try:
+            self.session = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            says = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
+            self.config = ModelConfig.from_dict(says["config"])
+        except Exception as error:  # onnxruntime's errors have no class in common
+            raise InputError(f"{path} is not an ONNX file of sharnn, or is damaged") from error
+        self.outputs = [value.name for value in self.session.get_outputs()]
+        _, *self.carried = self.session.get_inputs()
+
+    def start(self, batch_size: int = 1) -> OnnxState:
+        """The state where streams start: zeros, and memories of 0 rows.
+
+        Args:
+            batch_size: number of streams.
+
+        Returns:
+            Arrays by the names of the file's inputs.
+        """
+        sizes = {"batch": batch_size, "rows": 0}
+        return {
+            value.name: np.zeros([sizes.get(size, size) for size in value.shape], np.float32)
+            for value in self.carried
+        }
+
+    def __call__(
+        self, x: ArrayLike, state: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> tuple[NDArray[np.float32], OnnxState]:
+        """Predicts the next symbol at every position of a segment.
+
+        Args:
+            x: (batch, time) integers below ``vocab_size``.
+            state: what the call before returned; None where a stream starts.
+
+        Returns:
+            Logits (batch, time, vocab_size) and the state for the next call, float32.
+
+        Raises:
+            InputError: ``x`` has the wrong shape or type or a symbol that is not in the vocabulary,
+                or the state is of other streams or another model.
+        """
+        symbols = self._symbols(x)
+        state = self.start(len(symbols)) if state is None else state
+        self._check(state, len(symbols))
+        values = self.session.run(self.outputs, {"x": symbols, **state})
+        made = dict(zip(self.outputs, values, strict=True))
+        logits = made.pop("logits")
+        return logits, {name.removeprefix(NEXT): value for name, value in made.items()}
+
+    def step(
+        self, x: ArrayLike, state: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> tuple[NDArray[np.float32], OnnxState]:
+        """Predicts the symbol after one more symbol of every stream.
+
+        Args:
+            x: (batch,) integers below ``vocab_size``.
+            state: what the call before returned; None where a stream starts.
+
+        Returns:
+            Logits (batch, vocab_size) and the next state, float32.
+
+        Raises:
+            InputError: as when called.
+        """
+        logits, state = self(np.asarray(x)[..., None], state)
+        return logits[:, 0], state
+
+    def _symbols(self, x: ArrayLike) -> NDArray[np.int64]:
+        symbols: NDArray[Any] = np.asarray(x)
+        if symbols.ndim != 2 or symbols.size == 0 or symbols.dtype.kind not in "iu":
+            raise InputError(
+                f"x must hold integers of shape (batch, time), neither 0, "
+                f"got {symbols.dtype} of shape {symbols.shape}"
+            )
+        if symbols.min() < 0 or symbols.max() >= self.config.vocab_size:
+            raise InputError(f"x must hold symbols from 0 to {self.config.vocab_size - 1}")
+        return symbols.astype(np.int64)
+
+    def _check(self, state: Mapping[str, NDArray[np.float32]], streams: int) -> None:
+        if state.keys() != {value.name for value in self.carried}:
+            raise InputError("the state is of another model")
+        for value in self.carried:
+            batch, *_, dim = state[value.name].shape
+            if batch != streams or dim != self.config.dim:
+                raise InputError(
+                    f"{value.name} is of {batch} streams and width {dim}, "
+                    f"but x of {streams} and the model of {self.config.dim}"
+                )

@@ -1,0 +1,191 @@
+"""Checkpoints under the author's names become models; none of their code is run."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sharnn import SHARNN, InputError, ModelConfig, convert, from_reference, load
+from sharnn.cli import main
+from sharnn.convert import infer_config
+from small import small_config, small_model
+
+GOLDEN = Path(__file__).parent / "reference" / "golden_single.npz"
+SIZE = {"vocab_size": 64, "dim": 32, "boom_dim": 128, "layers": 4, "attention_layers": (2,)}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def parameters(golden):
+    return {
+        name.removeprefix("param/"): torch.from_numpy(array)
+        for name, array in golden.items()
+        if name.startswith("param/")
+    }
+
+
+def write(path, parameters):
+    """The parameters in the kind of file that the name says."""
+    if path.suffix == ".npz":
+        np.savez(path, **{name: tensor.numpy() for name, tensor in parameters.items()})
+    elif path.suffix == ".safetensors":
+        save_file(parameters, path)
+    else:
+        torch.save(parameters, path)
+    return path
+
+
+def check_logits(model, golden):
+    state = None
+    for segment in range(5):
+        x, logits = (
+            torch.from_numpy(golden[f"seg{segment}/{name}"]).transpose(0, 1)
+            for name in ("x", "logits")
+        )
+        ours, state = model(x, state)
+        torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_golden_numbers_convert_and_give_the_authors_logits(golden):
+    model = convert(GOLDEN, memory=40, dropout=0.0)
+    assert model.config == ModelConfig(**SIZE, memory=40, dropout=0.0)
+    assert not model.training
+    check_logits(model, golden)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "state", "state.safetensors", "state.npz"])
+def test_every_kind_of_file_gives_the_same_model(tmp_path, parameters, name):
+    model = convert(write(tmp_path / name, parameters))
+    assert model.config == ModelConfig(**SIZE, memory=5000, dropout=0.1)
+    expected = from_reference(parameters)
+    assert all(torch.equal(tensor, expected[n]) for n, tensor in model.state_dict().items())
+
+
+def test_half_precision_and_collapsed_heads_are_understood(tmp_path, parameters):
+    collapsed = {name: t.half() for name, t in parameters.items() if ".vq." not in name}
+    model = convert(write(tmp_path / "state.pt", collapsed))
+    assert model.config.collapsed
+    assert model.embedding.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"collapsed": True},
+        {"attention_layers": ()},
+        {"attention_layers": (0, 2), "collapsed": True},
+        {"boom_dim": 16},
+    ],
+)
+def test_the_shape_is_read_off_the_tensors(shape):
+    config = small_config(**shape)
+    assert infer_config(SHARNN(config).state_dict(), memory=24, dropout=0.0) == config
+
+
+def test_the_command_writes_a_model_that_loads(tmp_path, golden, capsys):
+    out = tmp_path / "model.safetensors"
+    words = ["convert", str(GOLDEN), str(out), "--memory", "40", "--dropout", "0"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(str(out))
+    assert printed.count("\n") == 1
+    assert load(out).config == ModelConfig(**SIZE, memory=40, dropout=0.0)
+    check_logits(load(out), golden)
+
+
+class Bomb:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.folder / "boom"),))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pickled_objects_are_refused_and_their_code_is_not_run(tmp_path, old):
+    path = tmp_path / "ENWIK8.pt"
+    objects = [small_model(), torch.nn.CrossEntropyLoss(), Bomb(tmp_path)]
+    torch.save(objects, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(InputError, match=r"torch\.save\(model\.state_dict\(\), 'state\.pt'\)"):
+        convert(path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_arrays_of_objects_are_refused_and_their_code_is_not_run(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.array([Bomb(tmp_path)], dtype=object))
+    with pytest.raises(InputError, match="damaged"):
+        convert(tmp_path / "a.npz")
+    assert not (tmp_path / "boom").exists()
+
+
+def remove(*names):
+    return lambda parameters: {n: t for n, t in parameters.items() if n not in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (remove("encoder.weight"), "'encoder.weight' is missing"),
+        (remove("blocks.0.ff.linear1.weight"), "boom.expand.weight is missing"),
+        (remove("blocks.1.rnn.weight_ih_l0"), "lstm.weight_ih_l0"),
+        (remove("blocks.2.attn.vq.l1.bias"), "value_shape.bias"),
+        (lambda p: p | {"blocks.0.wheel.weight": torch.zeros(1)}, "wheel"),
+        (lambda p: p | {"blocks.3.rnn.bias_hh_l0": torch.zeros(5)}, "bias_hh_l0"),
+        (lambda p: p | {"blocks.99999999.lnff.bias": torch.zeros(5)}, "layers but"),
+        (lambda p: small_model().state_dict(), "'encoder.weight' is missing"),
+        (
+            lambda p: p | {"encoder.weight": torch.zeros(5), "decoder.weight": torch.zeros(5)},
+            "no m",
+        ),
+        (lambda p: {"model": p}, "no state dict"),
+        (lambda p: list(p.values()), "no state dict"),
+        (lambda p: p | {"epoch": 7}, "no state dict"),
+    ],
+)
+def test_other_parameters_are_told_in_one_line(tmp_path, parameters, change, words):
+    path = tmp_path / "state.pt"
+    torch.save(change(parameters), path)
+    with pytest.raises(InputError, match=words) as caught:
+        convert(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def damaged(kind):
+    """A file that is not what its name says."""
+
+    def content(whole):
+        return {
+            "empty": b"",
+            "text": b"It is a truth universally acknowledged\n" * 20,
+            "random": np.random.default_rng(1).bytes(3000),
+            "cut": whole[:-300],
+            "bent": whole[:200] + b"bent!" + whole[205:],
+            "pickle": pickle.dumps({"weight": [1.0, 2.0]}),
+        }[kind]
+
+    return content
+
+
+@pytest.mark.parametrize("ending", ["pt", "npz", "safetensors"])
+@pytest.mark.parametrize("kind", ["empty", "text", "random", "cut", "bent", "pickle"])
+def test_damaged_files_are_told_in_one_line(tmp_path, parameters, capfd, ending, kind):
+    path = write(tmp_path / f"state.{ending}", parameters)
+    path.write_bytes(damaged(kind)(path.read_bytes()))
+    assert main(["convert", str(path), str(tmp_path / "out.safetensors")]) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("sharnn: ")
+    assert printed.err.count("\n") == 1
+    assert len(printed.err) < 500
+    assert not (tmp_path / "out.safetensors").exists()

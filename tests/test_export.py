@@ -1,0 +1,287 @@
+"""The ONNX file gives the model's numbers to a program that knows nothing of PyTorch."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sharnn import InputError, OnnxModel, export, generate, load, load_corpus
+from sharnn.cli import main
+from sharnn.onnx_graph import METADATA, NEXT, model_graph
+from small import small_model
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+SHAPES = [
+    {},
+    {"attention_layers": ()},
+    {"attention_layers": (0, 1, 2)},
+    {"memory_window": "sliding"},
+    {"memory": 1},
+    {"memory": 1, "memory_window": "sliding"},
+    {"boom_dim": 16},
+    {"dim": 10, "boom_dim": 25, "dropout": 0.3},
+]
+STEPS = [1] * 60
+SEGMENTS = [5, 1, 1, 30, 3, 24, 7, 23, 1, 60, 25]  # the small model's memory has 24 rows
+
+
+def exported(model, tmp_path, **settings) -> OnnxModel:
+    export(model, tmp_path / "model.onnx", **settings)
+    return OnnxModel(tmp_path / "model.onnx", threads=1)
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("lengths", [STEPS, SEGMENTS], ids=["steps", "segments"])
+def test_logits_and_state_are_the_models_until_after_its_memory_is_full(
+    tmp_path, shape, batch, lengths
+):
+    model = small_model(**shape)
+    graph = exported(model, tmp_path)
+    ours, theirs = None, None
+    for length in lengths:
+        x = torch.randint(256, (batch, length))
+        with torch.no_grad():
+            expected, theirs = model(x, theirs)
+        logits, ours = graph(x.numpy(), ours)
+        close(logits, expected)
+        tensors = theirs.to_tensors()
+        assert ours.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            close(ours[name], tensor)
+
+
+def test_a_step_is_a_segment_of_one(tmp_path):
+    graph = exported(small_model(), tmp_path)
+    x = np.array([3, 200])
+    logits, state = graph.step(x)
+    whole, after = graph(x[:, None])
+    np.testing.assert_array_equal(logits, whole[:, 0])
+    assert all(np.array_equal(state[name], after[name]) for name in after)
+
+
+def test_the_model_is_not_changed_and_may_be_collapsed_or_in_training(tmp_path):
+    model = small_model(dropout=0.5).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = exported(model, tmp_path)
+    assert model.training
+    assert not model.config.collapsed
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model.eval().collapse()
+    x = torch.randint(256, (2, 30))
+    close(graph(x.numpy())[0], model(x)[0])
+    close(exported(model, tmp_path)(x.numpy())[0], model(x)[0])
+
+
+def continued(graph: OnnxModel, prompt: bytes, length: int) -> bytes:
+    """The likeliest bytes after a prompt, as any program would write them."""
+    logits, state = graph([list(prompt)])
+    written = [int(logits[0, -1].argmax())]
+    while len(written) < length:
+        logits, state = graph.step(written[-1:], state)
+        written.append(int(logits[0].argmax()))
+    return bytes(written)
+
+
+@pytest.mark.parametrize("memory_window", ["segment", "sliding"])
+def test_a_generation_loop_writes_what_the_model_writes(tmp_path, memory_window):
+    model = small_model(memory_window=memory_window)
+    written = continued(exported(model, tmp_path), b"The quick", 60)
+    assert written == generate(model, b"The quick", 60, temperature=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wiki-tiny", "wiki-small"])
+def test_a_shipped_model_continues_as_it_does_here(tmp_path, name):
+    model = load(name)
+    written = continued(exported(model, tmp_path), b"[[Albert Einstein]] was ", 100)
+    assert written == generate(model, b"[[Albert Einstein]] was ", 100, temperature=0)
+
+
+def bits(graph: OnnxModel, text: np.ndarray) -> float:
+    logits, _ = graph(text[None, :-1])
+    return F.cross_entropy(torch.from_numpy(logits[0]), torch.from_numpy(text[1:])).item() / np.log(
+        2
+    )
+
+
+@pytest.mark.slow
+def test_int8_takes_a_quarter_of_the_bytes_and_loses_under_5_thousandths_of_a_bit(tmp_path):
+    model = load("wiki-tiny")
+    text = load_corpus("sample").test[:3000].astype(np.int64)
+    whole = bits(exported(model, tmp_path), text)
+    size = (tmp_path / "model.onnx").stat().st_size
+    packed = bits(exported(model, tmp_path, weights="int8"), text)
+    assert (tmp_path / "model.onnx").stat().st_size < 0.27 * size
+    assert abs(packed - whole) < 0.005
+    assert packed != whole
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_int8_weights_are_those_of_an_int8_file_of_ours(tmp_path, shape):
+    model = small_model(**shape)
+    model.collapse()
+    export(model, tmp_path / "model.safetensors", weights="int8")
+    x = torch.randint(256, (2, 30))
+    expected = load(tmp_path / "model.safetensors")(x)[0]
+    close(exported(model, tmp_path, weights="int8")(x.numpy())[0], expected)
+
+
+def test_a_later_byte_changes_nothing_before_it(tmp_path):
+    for weights in ("float32", "int8"):
+        graph = exported(small_model(), tmp_path, weights=weights)
+        x = np.array([[1, 2, 3, 4, 5]])
+        logits, _ = graph(x)
+        x[0, -1] = 250
+        np.testing.assert_allclose(graph(x)[0][:, :4], logits[:, :4], atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_file_is_standard_onnx_and_says_how_it_is_driven(tmp_path, weights):
+    model = small_model(attention_layers=(0, 2))
+    export(model, tmp_path / "model.onnx", weights=weights)
+    file = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(file, full_check=True)
+    assert [opset.domain for opset in file.opset_import] == [""]
+    assert all(node.domain == "" for node in file.graph.node)
+    says = json.loads({entry.key: entry.value for entry in file.metadata_props}[METADATA])
+    assert says["config"] == model.config.to_dict()
+    inputs = [value.name for value in file.graph.input]
+    outputs = [value.name for value in file.graph.output]
+    assert inputs == ["x", *says["state"]]
+    assert outputs == ["logits", *says["state"].values()]
+    assert all(after == NEXT + before for before, after in says["state"].items())
+    assert {name for name in inputs if name.startswith("memory")} == {"memory.0", "memory.2"}
+
+
+def test_the_tied_embedding_is_stored_once(tmp_path):
+    model = small_model()
+    model.collapse()
+    export(model, tmp_path / "model.onnx")
+    weights = 4 * model.parameter_count()
+    assert weights * 0.95 < (tmp_path / "model.onnx").stat().st_size < weights + 20_000
+
+
+def without_package(monkeypatch, package):
+    """As if it were not installed."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_told_in_one_line(tmp_path, monkeypatch, package):
+    export(small_model(), tmp_path / "model.onnx")
+    without_package(monkeypatch, package)
+    with pytest.raises(InputError, match=r'not installed.*pip install "sharnn\[onnx\]"'):
+        exported(small_model(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "words"),
+    [
+        ("model.pt", "float32", "must end in .onnx or .safetensors, got 'model.pt'"),
+        ("model", "float32", "must end in .onnx or .safetensors"),
+        ("model.onnx", "float16", "weights must be one of float32, int8, got 'float16'"),
+        ("model.safetensors", "int4", "weights must be one of float32, float16, int8"),
+        ("nowhere/model.onnx", "float32", "can't write .*nowhere/model.onnx"),
+        ("nowhere/model.safetensors", "float32", "can't write"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_and_leaves_no_file(tmp_path, name, weights, words):
+    with pytest.raises(InputError, match=words):
+        export(small_model(), tmp_path / name, weights=weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_larger_than_an_onnx_file_can_be(tmp_path, monkeypatch):
+    model = small_model()
+    monkeypatch.setattr(sys.modules["sharnn.export"], "PROTOBUF_BYTES", 2 * model.parameter_count())
+    with pytest.raises(InputError, match="too large for ONNX"):
+        export(model, tmp_path / "model.onnx")
+    export(model, tmp_path / "model.onnx", weights="int8")
+
+
+def foreign(path):
+    file = model_graph(small_model())
+    del file.metadata_props[:]
+    path.write_bytes(file.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no graph"),
+        lambda path: path.write_bytes(path.read_bytes()[:-500]),
+        foreign,
+    ],
+    ids=["missing", "empty", "text", "cut", "foreign"],
+)
+def test_a_file_that_is_not_ours_is_told_in_one_line(tmp_path, damage, capfd):
+    path = tmp_path / "model.onnx"
+    export(small_model(), path)
+    damage(path)
+    with pytest.raises(InputError, match=r"model\.onnx") as caught:
+        OnnxModel(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ([1, 2], "shape"),
+        (np.zeros((1, 0), np.int64), "shape"),
+        ([[1.0]], "integers"),
+        ([[256]], "symbols from 0 to 255"),
+        ([[-1]], "symbols from 0 to 255"),
+        ([[1], [2]], "1 streams"),
+    ],
+)
+def test_bad_symbols_are_told_in_one_line(tmp_path, x, words):
+    graph = exported(small_model(), tmp_path)
+    with pytest.raises(InputError, match=words):
+        graph(x, graph.start(1))
+
+
+def test_the_state_of_another_model_is_refused(tmp_path):
+    graph = exported(small_model(), tmp_path)
+    other, wide = small_model(attention_layers=(0,)), small_model(dim=20)
+    with pytest.raises(InputError, match="another model"):
+        graph.step([1], exported(other, tmp_path).start())
+    with pytest.raises(InputError, match="width 20"):
+        graph.step([1], exported(wide, tmp_path).start())
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_command_says_what_the_file_takes_and_gives(tmp_path, capfd, weights):
+    out = tmp_path / "model.onnx"
+    assert main(["export", "wiki-tiny", str(out), "--weights", weights]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    size = out.stat().st_size / 1e6
+    assert printed.out == (
+        f"{out}: {size:.1f} MB, {weights}; x (batch, time) and 7 parts of the state to logits "
+        "(batch, time, 256) and the next state\n"
+    )
+    assert OnnxModel(out).config.dim == 192
+
+
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_the_command_writes_our_own_files_too(tmp_path, capfd, weights):
+    out = tmp_path / "model.safetensors"
+    assert main(["export", "wiki-tiny", str(out), "--weights", weights]) == 0
+    assert capfd.readouterr().out == f"{out}: {out.stat().st_size / 1e6:.1f} MB, {weights}\n"
+    assert load(out).config == load("wiki-tiny").config
