@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -181,15 +181,12 @@ def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]
     Raises:
         InputError: it can't be read, or is not one of ours.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(file, path)
-            names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
-            # Clones lie as new tensors do. Where the file puts them, kernels may round otherwise,
-            # and a resumed run would drift from an uninterrupted one.
-            return {name: file.get_tensor(name).clone() for name in names}, header
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} can't be read as safetensors: {error}") from error
+    with _opened(path) as file:
+        header = _header(file, path)
+        names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
+        # Clones lie as new tensors do. Where the file puts them, kernels may round otherwise,
+        # and a resumed run would drift from an uninterrupted one.
+        return {name: file.get_tensor(name).clone() for name in names}, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -204,9 +201,16 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it can't be read, or is not one of ours.
     """
+    with _opened(path) as file:
+        return _header(file, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file for as long as it is read."""
     try:
         with safe_open(path, framework="pt") as file:
-            return _header(file, path)
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} can't be read as safetensors: {error}") from error
 

@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
+        if getattr(options, "threads", None) is not None:
+            torch.set_num_threads(options.threads)
         code: int = options.command(options)
         sys.stdout.flush()
         return code

@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sharnn.checkpoint import load
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files
@@ -75,8 +73,6 @@ def _corpus(source: list[str], split: Split | None) -> Corpus:
 
 def run_train(options: argparse.Namespace) -> int:
     """``sharnn train``."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     show = {"progress": not options.quiet, "tensorboard": options.tensorboard}
     model_changes, recipe_changes = changes(options, ModelConfig), changes(options, Recipe)
     recipe_changes = _with_limits(recipe_changes)
@@ -164,8 +160,6 @@ def _finish(result: Result, folder: str, ranks: Ranks, again: str) -> int:
 
 def run_paper(options: argparse.Namespace) -> int:
     """``sharnn paper``."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     model_changes, recipe_changes = changes(options, ModelConfig), changes(options, Recipe)
     source = options.data or ["enwik8"]
     if options.dry_run:
@@ -206,8 +200,6 @@ def run_paper(options: argparse.Namespace) -> int:
 
 def run_eval(options: argparse.Namespace) -> int:
     """``sharnn eval``."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
     named = options.data in NAMED
     part = options.part or ("test" if named else "all")
@@ -237,8 +229,6 @@ def run_eval(options: argparse.Namespace) -> int:
 
 def run_generate(options: argparse.Namespace) -> int:
     """``sharnn generate``."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
     prompt = os.fsencode(options.prompt)
     settings = (
@@ -284,8 +274,6 @@ def run_attention(options: argparse.Namespace) -> int:
             raise InputError(f"can't write {place}: it is a folder, or is in none")
     if options.survey is not None:
         check_picture_name(places[1])
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     model = load(options.model, pick_device(options.device))
     named = options.data in NAMED
     data = _corpus(options.data, None).test if named else open_files(options.data)

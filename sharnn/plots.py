@@ -27,15 +27,16 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, BLACK)
 GRID = "#dddddd"
 
 
-def panels(columns: int = 1, width: float = 8, height: float = 4) -> list[Axes]:
-    """Axes side by side in a new figure of the book's style.
+def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1) -> list[Axes]:
+    """Axes side by side, or in rows, in a new figure of the book's style.
 
     Args:
-        columns: how many.
+        columns: how many side by side.
         width, height: of the figure, in inches.
+        rows: how many one below the other.
 
     Returns:
-        The axes from left to right.
+        The axes from left to right, row by row.
 
     Raises:
         InputError: matplotlib is missing.
@@ -51,7 +52,7 @@ def panels(columns: int = 1, width: float = 8, height: float = 4) -> list[Axes]:
         raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
     # Not by rcParams: in a notebook, a context around the first figure turns later ones off.
     figure, grid = plt.subplots(
-        1,
+        rows,
         columns,
         figsize=(width, height),
         dpi=110,
@@ -60,12 +61,12 @@ def panels(columns: int = 1, width: float = 8, height: float = 4) -> list[Axes]:
         squeeze=False,
     )
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)  # type: ignore[union-attr, call-arg]
-    for axes in grid[0]:
+    for axes in grid.flat:
         axes.set_prop_cycle(color=COLOURS)
         axes.grid(color=GRID)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return list(grid[0])
+    return list(grid.flat)
 
 
 def check_picture_name(path: Path) -> None:
