@@ -38,17 +38,14 @@ def reproducible() -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     precision = torch.get_float32_matmul_precision()
-    deterministic = torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    torch.use_deterministic_algorithms(True)
     try:
         with torch.autocast("cpu", enabled=False):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
-        torch.use_deterministic_algorithms(deterministic)
 
 
 class Predictor:
