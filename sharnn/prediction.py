@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from sharnn.coder import frequencies
 from sharnn.memory import State
@@ -18,7 +19,8 @@ from sharnn.model import SHARNN
 from sharnn.stepper import Stepper
 
 SEGMENT = 64  # bytes of each lane between two steps of learning
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 0.3
+CLIP = 1.0  # the most a gradient's norm may be: odd data must not break the model
 
 
 @contextmanager
@@ -90,7 +92,7 @@ class Predictor:
 
 
 class LearningPredictor(Predictor):
-    """Goes on training meanwhile: after each segment, one step of Adam on what it just read.
+    """Goes on training meanwhile: after each segment, one step of gradient descent on it.
 
     The decoder has read the same bytes by then, and takes the same step.
 
@@ -103,7 +105,7 @@ class LearningPredictor(Predictor):
 
     def __init__(self, model: SHARNN, lanes: int) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(True)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, foreach=False)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
         self.state: State | None = None  # before the segment
         self.columns: list[Tensor] = []  # the segment's bytes so far, (lanes,) each
         super().__init__(self.model, lanes)
@@ -127,6 +129,7 @@ class LearningPredictor(Predictor):
             loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
         self.optimizer.zero_grad()
         loss.backward()
+        clip_grad_norm_(self.model.parameters(), CLIP, foreach=False)
         self.optimizer.step()
         # What was remembered stays: rows of the weights that read them.
         self.state = self.stepper.state()
