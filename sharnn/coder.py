@@ -122,5 +122,14 @@ class Decoder:
 
         Returns:
             Symbols (lanes,). Other frequencies, or other bytes, give other symbols.
+
+        Raises:
+            InputError: the code can't come from these frequencies.
         """
-        return self._coder.decode(self._family, counts - 1)
+        try:
+            return self._coder.decode(self._family, counts - 1)
+        except AssertionError as error:  # the coder's word for a place where no symbol lies
+            raise InputError(
+                "the code does not fit the predictions: this processor, torch or sharnn computes "
+                "otherwise than the one that compressed, so decompress there"
+            ) from error

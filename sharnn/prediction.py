@@ -104,7 +104,7 @@ class LearningPredictor(Predictor):
     """
 
     def __init__(self, model: SHARNN, lanes: int) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(True)
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(True)
         self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
         self.state: State | None = None  # before the segment
         self.columns: list[Tensor] = []  # the segment's bytes so far, (lanes,) each
