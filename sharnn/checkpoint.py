@@ -18,7 +18,7 @@ from torch import Tensor
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
-from sharnn.packed import to_int8
+from sharnn.packed import require_storage, to_int8
 
 FORMAT = 1
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -85,8 +85,7 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"a model's file name ends in .safetensors, got {path.name!r}")
-    if weights not in STORAGES:
-        raise InputError(f"weights must be one of {', '.join(STORAGES)}, got {weights!r}")
+    require_storage(weights, STORAGES)
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         tensors |= _stored(name, weight.detach().float().cpu(), weights)

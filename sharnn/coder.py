@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
+from sharnn.model import require_finite
 
 TOTAL = 2**24  # what the frequencies of one prediction sum to: the coder's own precision
+OTHERWISE = (
+    "this processor or torch rounds otherwise than the one that compressed them, "
+    "so decompress there"
+)
 WORD = 4  # bytes; the coder writes whole words
 
 
@@ -33,16 +38,17 @@ def frequencies(logits: Tensor) -> npt.NDArray[np.float64]:
         >>> frequencies(torch.tensor([[0.0, 0.0, -99.0]])).tolist()
         [[8388608.0, 8388607.0, 1.0]]
     """
+    require_finite(logits)
     # f = 1 + floor((2^24 - V) softmax(logits))
     spare = TOTAL - logits.shape[1]
     counts = torch.softmax(logits.double(), dim=1).mul_(spare).floor_().add_(1)
     rest = TOTAL - counts.sum(dim=1, keepdim=True)  # (lanes, 1)
-    if not bool(rest.isfinite().all()):
-        raise InputError("the model's predictions are not finite numbers: its weights are damaged")
     return counts.scatter_add_(1, counts.argmax(dim=1, keepdim=True), rest).numpy()
 
 
-def bits(counts: npt.NDArray[np.float64], symbols: npt.NDArray[np.int32]) -> float:
+def bits(
+    counts: npt.NDArray[np.float64], symbols: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
     """What symbols cost that are coded with these frequencies.
 
     Args:
@@ -50,13 +56,13 @@ def bits(counts: npt.NDArray[np.float64], symbols: npt.NDArray[np.int32]) -> flo
         symbols: (lanes,).
 
     Returns:
-        Bits, of all lanes together.
+        (lanes,) bits.
 
     Example:
         >>> bits(np.array([[2.0**23, 2.0**22, 2.0**22]]), np.array([1], dtype=np.int32))
-        2.0
+        array([2.])
     """
-    return float(-np.log2(counts[np.arange(len(symbols)), symbols] / TOTAL).sum())
+    return -np.log2(counts[np.arange(len(symbols)), symbols] / TOTAL)
 
 
 class Encoder:
@@ -129,7 +135,4 @@ class Decoder:
         try:
             return self._coder.decode(self._family, counts - 1)
         except AssertionError as error:  # the coder's word for a place where no symbol lies
-            raise InputError(
-                "the code does not fit the predictions: this processor, torch or sharnn computes "
-                "otherwise than the one that compressed, so decompress there"
-            ) from error
+            raise InputError(f"the code does not fit the predictions: {OTHERWISE}") from error

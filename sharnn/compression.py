@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sharnn.coder import Decoder, Encoder
+from sharnn.coder import OTHERWISE, Decoder, Encoder
 from sharnn.container import CODED, LEARNED, STORED, Container, checksum, fingerprint
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_symbols
@@ -138,10 +138,7 @@ def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
     _code(model, packed.length, packed.lanes, packed.method == LEARNED, read, progress)
     restored = content.tobytes()
     if checksum(restored) != packed.checksum:
-        raise InputError(
-            "the restored bytes are not those that were compressed: this processor or torch rounds "
-            "otherwise than the one that compressed them, so decompress there"
-        )
+        raise InputError(f"the restored bytes are not those that were compressed: {OTHERWISE}")
     return restored
 
 

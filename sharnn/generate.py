@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.model import SHARNN
+from sharnn.model import SHARNN, require_finite
 from sharnn.stepper import Stepper
 
 
@@ -173,8 +172,7 @@ def draw(
         1
     """
     logits = logits.double()
-    if not math.isfinite(logits.sum().item()):
-        raise InputError("the model's predictions are not finite numbers: its weights are damaged")
+    require_finite(logits)
     if temperature == 0:
         return int(logits.argmax())
     sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both

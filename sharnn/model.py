@@ -341,6 +341,19 @@ def evaluating(model: SHARNN) -> Iterator[None]:
         model.train(was_training)
 
 
+def require_finite(logits: Tensor) -> None:
+    """Refuses predictions of a model whose weights are no numbers any more.
+
+    Args:
+        logits: of any shape.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
+    if not math.isfinite(logits.double().sum().item()):
+        raise InputError("the model's predictions are not finite numbers: its weights are damaged")
+
+
 def require_symbols(model: SHARNN, largest: int) -> None:
     """Refuses data with bytes that a model of fewer than 256 symbols can't read.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.packed import WEIGHTS, to_int8
+from sharnn.packed import WEIGHTS, require_storage, to_int8
 
 if TYPE_CHECKING:
     import onnx
@@ -65,8 +65,7 @@ class GraphBuilder:
     """
 
     def __init__(self, storage: str) -> None:
-        if storage not in WEIGHTS:
-            raise InputError(f"weights must be one of {', '.join(WEIGHTS)}, got {storage!r}")
+        require_storage(storage, WEIGHTS)
         self.storage = storage
         self.helper = needed("onnx.helper")
         self.nodes: list[onnx.NodeProto] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +40,7 @@ def pack(weight: Tensor, bias: Tensor | None, weights: str) -> Product:
         >>> product(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[2., 3., 4.]])
     """
-    if weights not in WEIGHTS:
-        raise InputError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
+    require_storage(weights, WEIGHTS)
     if weights == "int8":
         return Int8Product(weight, bias)
     return FloatProduct(weight, bias)
@@ -111,6 +110,23 @@ class Int8Product:
         # x W' + b = a s (p q') + b
         p, a = to_int8(x)
         return torch.addcmul(self.bias, torch._int_mm(p, self.weight.t()) * a, self.scales)
+
+
+def require_storage(weights: str, among: Sequence[str]) -> None:
+    """Refuses a way to store weights that there is not.
+
+    Args:
+        weights: the name of one.
+        among: those there are.
+
+    Raises:
+        InputError: it is none of them.
+
+    Example:
+        >>> require_storage("int8", WEIGHTS)
+    """
+    if weights not in among:
+        raise InputError(f"weights must be one of {', '.join(among)}, got {weights!r}")
 
 
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
