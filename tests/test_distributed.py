@@ -22,7 +22,10 @@ from small import small_config, small_model, small_recipe
 
 HERE = Path(__file__).parent
 # --standalone finds a free port.
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+# torchrun looks at its processes each second: two that end at once must not look like one that
+# ended and one that it had to stop.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+TORCHRUN += ["--monitor-interval", "1", "--nproc-per-node"]
 # The flags' model and recipe are those of small.py.
 FLAGS = """--dim 16 --boom-dim 40 --layers 3 --attention-layers 1 --memory 24 --dropout 0
 --batch-size 4 --segment-length 20 --optimizer adamw --lr 1e-3 --beta2 0.999 --eps 1e-6
