@@ -51,6 +51,26 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise InputError(f"can't write {path}: {error.strerror or error}") from error
 
 
+def require_writable(path: str | os.PathLike[str]) -> Path:
+    """Looks at the place of an output, before the work that it waits for.
+
+    Args:
+        path: a file, which may be there or not.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: no file can be there.
+    """
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"can't write {path}: its folder is not there")
+    if path.exists() and not path.is_file():
+        raise InputError(f"can't write {path}: it is no file")
+    return path
+
+
 def save(
     model: SHARNN,
     path: str | os.PathLike[str],
@@ -218,7 +238,7 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
     """The header of an open file, if it is one of ours."""
     try:
         header = json.loads((file.metadata() or {})["sharnn"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not a sharnn model: its header has no configuration"
         ) from error
@@ -231,7 +251,8 @@ def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str)
     """The model that a file's tensors and header describe.
 
     Args:
-        tensors: by name; those of training are passed over.
+        tensors: by name; those of training are passed over. Each is contiguous, in storage of its
+            own: float32 ones become the model's weights without a copy.
         header: holds ``config``.
         source: the file's name, for error messages.
 
@@ -249,8 +270,10 @@ def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str)
         # No storage and no random numbers are spent on weights that are about to be replaced.
         with torch.device("meta"):
             model = SHARNN(config)
+        # Whoever reads a file clones its tensors, once; another copy here would only cost memory.
         model.load_state_dict(weights, strict=True, assign=True)
     except (InputError, KeyError, TypeError, RuntimeError) as error:
-        reason = textwrap.shorten(str(error).splitlines()[-1], 200, placeholder=" ...")
-        raise InputError(f"{source} is damaged: {reason}") from error
+        told = str(error).removeprefix("Error(s) in loading state_dict for SHARNN:")
+        reason = textwrap.shorten(told, 200, placeholder=" ...")  # on one line, too
+        raise InputError(f"{source} is damaged: {reason or type(error).__name__}") from error
     return model

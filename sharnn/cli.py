@@ -32,7 +32,7 @@ from sharnn.packed import WEIGHTS
 from sharnn.recipe import DEVICES, Recipe
 from sharnn.reproduce import PUBLISHED
 
-NO_MEMORY = "out of memory: use a smaller model, batch_size, segment_length or memory"
+NO_MEMORY = "out of memory: use a smaller model, batch_size, segment_length, memory or fewer lanes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         return fail(NO_MEMORY, 1, alone=True)
     except OSError as error:
         return fail(str(error), 1, alone=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import constriction
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +65,27 @@ def bits(
         array([2.])
     """
     return -np.log2(counts[np.arange(len(symbols)), symbols] / TOTAL)
+
+
+def most_symbols(code_bytes: int, vocab_size: int) -> int:
+    """The most symbols that a code of this size can stand for.
+
+    The others of a vocabulary have at least 1 each, so no symbol is quite free.
+
+    Args:
+        code_bytes: size of the code; the coder may leave out its last word.
+        vocab_size: V, at least 2.
+
+    Returns:
+        Their number.
+
+    Example:
+        >>> most_symbols(1, vocab_size=2) > 10**8
+        True
+    """
+    # f <= 2^24 - (V - 1)
+    least = -math.log2(1 - (vocab_size - 1) / TOTAL)  # bits
+    return math.ceil(8 * (code_bytes + WORD) / least)
 
 
 class Encoder:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sharnn.checkpoint import load
+from sharnn.checkpoint import load, require_writable
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files
 from sharnn.device import pick_device
@@ -268,10 +268,7 @@ def _generate_several(
 def run_attention(options: argparse.Namespace) -> int:
     """``sharnn attention``."""
     # What would stop it at the end is looked at first: a survey takes its time.
-    places = [Path(place) for place in (options.out, options.survey) if place is not None]
-    for place in places:
-        if not place.absolute().parent.is_dir() or place.is_dir():
-            raise InputError(f"can't write {place}: it is a folder, or is in none")
+    places = [require_writable(p) for p in (options.out, options.survey) if p is not None]
     if options.survey is not None:
         check_picture_name(places[1])
     model = load(options.model, pick_device(options.device))

@@ -8,8 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sharnn.coder import OTHERWISE, Decoder, Encoder
-from sharnn.container import CODED, LEARNED, STORED, Container, checksum, fingerprint
+from sharnn.coder import OTHERWISE, Decoder, Encoder, most_symbols
+from sharnn.container import (
+    CODED,
+    LEARNED,
+    MOST_LANES,
+    STORED,
+    Container,
+    checksum,
+    fingerprint,
+)
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_symbols
 from sharnn.prediction import LearningPredictor, Predictor, reproducible
@@ -19,7 +27,7 @@ Symbols = npt.NDArray[np.int32]
 Exchange = Callable[[npt.NDArray[np.float64], npt.NDArray[np.int64]], Symbols]
 
 LANE_BYTES = 16_384  # bytes of a lane from which its start without a past costs little
-MOST_LANES = 64
+MOST_BY_DEFAULT = 64
 
 
 def default_lanes(length: int) -> int:
@@ -37,7 +45,7 @@ def default_lanes(length: int) -> int:
         >>> default_lanes(1000), default_lanes(200_000), default_lanes(100_000_000)
         (1, 12, 64)
     """
-    return max(1, min(MOST_LANES, length // LANE_BYTES))
+    return max(1, min(MOST_BY_DEFAULT, length // LANE_BYTES))
 
 
 def compress(
@@ -56,12 +64,13 @@ def compress(
 
     Everything is computed on one CPU thread in float32. Probabilities come out the same wherever
     processor, torch and sharnn are the same. Elsewhere float32 may round otherwise; `decompress`
-    then notices by the content's checksum, and gives nothing back.
+    then notices by the content's checksum, and gives nothing back. Each lane has a memory of its
+    own, of as many rows as the lane has bytes, or the model's if that has fewer.
 
     Args:
         model: on the CPU; it is left as it is.
         data: any bytes.
-        lanes: pieces to code side by side; None for `default_lanes`.
+        lanes: pieces to code side by side, 1 to 1024; None for `default_lanes`.
         learn: go on training while coding, and while decoding: fewer bytes, several times slower.
         progress: show a bar on standard error.
 
@@ -70,7 +79,7 @@ def compress(
 
     Raises:
         InputError: the data are no bytes or hold one the model has no symbol for, ``lanes`` is out
-            of range, or the model is not on the CPU.
+            of range, or the model is not on the CPU or has a single symbol.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -78,12 +87,11 @@ def compress(
         >>> decompress(model, compress(model, b"the same bytes"))
         b'the same bytes'
     """
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise InputError(f"data must be bytes, got {type(data).__name__}: encode text first")
-    data = bytes(data)
+    data = _bytes(data)
+    _require_coding(model)
     lanes = default_lanes(len(data)) if lanes is None else lanes
-    if not 1 <= lanes < 2**16:
-        raise InputError(f"lanes must be from 1 to {2**16 - 1}, got {lanes}")
+    if type(lanes) is not int or not 1 <= lanes <= MOST_LANES:
+        raise InputError(f"lanes must be a whole number from 1 to {MOST_LANES}, got {lanes!r}")
     lanes = min(lanes, max(1, len(data)))
     content = np.frombuffer(data, dtype=np.uint8)
     require_symbols(model, int(content.max(initial=0)))
@@ -118,7 +126,8 @@ def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
             altered; the model is another one; or this machine computes other probabilities. There
             is never a wrong result.
     """
-    packed = Container.from_bytes(bytes(data))
+    packed = Container.from_bytes(_bytes(data))
+    _require_coding(model)
     mark = fingerprint(model)
     if mark != packed.fingerprint:
         raise InputError(
@@ -127,6 +136,11 @@ def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
         )
     if packed.method == STORED:
         return packed.payload
+    if packed.length > most_symbols(len(packed.payload), model.config.vocab_size):
+        raise InputError(
+            f"the file is not by sharnn: {len(packed.payload)} bytes can't stand for "
+            f"{packed.length} bytes"
+        )
     content = np.zeros(packed.length, dtype=np.uint8)
     decoder = Decoder(packed.payload)
 
@@ -142,19 +156,33 @@ def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
     return restored
 
 
+def _bytes(data: bytes) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"data must be bytes, got {type(data).__name__}: encode text first")
+    return bytes(data)
+
+
+def _require_coding(model: SHARNN) -> None:
+    """Refuses a model that can't be a coder's."""
+    device = model.embedding.weight.device.type
+    if device != "cpu":
+        raise InputError(f"compression runs on the CPU, the model is on {device}: use model.cpu()")
+    if model.config.vocab_size < 2:
+        raise InputError("a model of a single symbol has nothing to code: use one of 256")
+
+
 def _code(
     model: SHARNN, length: int, lanes: int, learn: bool, exchange: Exchange, progress: bool
 ) -> None:
     """The way through the content that coder and decoder share, one byte of each lane at a time."""
-    device = model.embedding.weight.device.type
-    if device != "cpu":
-        raise InputError(f"compression runs on the CPU, the model is on {device}: use model.cpu()")
     shortest, over = divmod(length, lanes)  # the first `over` lanes have one byte more
     numbers = np.arange(lanes)
     starts = numbers * shortest + np.minimum(numbers, over)  # (lanes,)
+    # Rows that no lane is long enough to fill would only take room.
+    memory = max(1, min(model.config.memory, shortest + (over > 0)))
     bar = tqdm(total=length, unit="B", unit_scale=True, disable=not progress)
     with reproducible(), bar:
-        predictor = (LearningPredictor if learn else Predictor)(model, lanes)
+        predictor = (LearningPredictor if learn else Predictor)(model, lanes, memory)
         for position in range(shortest):
             symbols = exchange(predictor.next(), starts + position)  # (lanes,)
             predictor.read(symbols)

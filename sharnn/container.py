@@ -6,12 +6,16 @@ import dataclasses
 import hashlib
 import json
 import struct
+from collections.abc import Iterable, Iterator
 
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 
 MAGIC = b"\x9dSHA"  # its first byte is no text, so that no text file passes for one
+# To be raised whenever the same model would predict otherwise: another segment or rate of
+# learning, other frequencies, another order of the lanes.
 VERSION = 1
+MOST_LANES = 1024  # each has a memory of its own: a header must not ask for all there is
 STORED, CODED, LEARNED = range(3)  # how the content was made into the payload
 _LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without gaps
 _CHECK = 8  # bytes of the checksum over header and payload
@@ -65,7 +69,7 @@ class Container:
             self.fingerprint,
             self.checksum,
         )
-        return header + _digest(_CHECK, header, self.payload) + self.payload
+        return header + _digest(_CHECK, [header, self.payload]) + self.payload
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Container:
@@ -93,10 +97,15 @@ class Container:
                 f"the file is of format {version}, this sharnn reads format {VERSION}: "
                 "use the version that wrote it"
             )
-        if _digest(_CHECK, header, payload) != content[_LAYOUT.size : HEADER_BYTES]:
+        if _digest(_CHECK, [header, payload]) != content[_LAYOUT.size : HEADER_BYTES]:
             raise InputError("the file is cut short or altered: its checksum is another")
-        if method > LEARNED or lanes < 1:
-            raise InputError(f"the file is not by sharnn: method {method}, {lanes} lanes")
+        most = max(1, min(length, MOST_LANES))
+        whole = length == len(payload) and content_sum == checksum(payload)
+        if method > LEARNED or not 1 <= lanes <= most or (method == STORED and not whole):
+            raise InputError(
+                f"the file is not by sharnn: method {method}, {lanes} lanes, "
+                f"{len(payload)} bytes for {length}"
+            )
         return cls(method, lanes, length, model, content_sum, payload)
 
 
@@ -109,7 +118,7 @@ def checksum(content: bytes) -> bytes:
     Returns:
         16 bytes of BLAKE2b.
     """
-    return _digest(16, content)
+    return _digest(16, [content])
 
 
 def fingerprint(model: SHARNN) -> bytes:
@@ -127,14 +136,17 @@ def fingerprint(model: SHARNN) -> bytes:
         True
     """
     config = {name: value for name, value in model.config.to_dict().items() if name != "dropout"}
-    parts = [json.dumps(config, sort_keys=True).encode()]
-    for name, weight in sorted(model.state_dict().items()):
-        array = weight.detach().cpu().float().contiguous().numpy()
-        parts += [name.encode(), array.astype("<f4").tobytes()]
-    return _digest(8, *parts)
+
+    def parts() -> Iterator[bytes]:
+        yield json.dumps(config, sort_keys=True).encode()
+        for name, weight in sorted(model.state_dict().items()):
+            yield name.encode()
+            yield weight.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+
+    return _digest(8, parts())
 
 
-def _digest(size: int, *parts: bytes) -> bytes:
+def _digest(size: int, parts: Iterable[bytes]) -> bytes:
     hasher = hashlib.blake2b(digest_size=size)
     for part in parts:
         hasher.update(part)

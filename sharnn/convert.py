@@ -8,11 +8,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from sharnn.checkpoint import build
 from sharnn.config import ModelConfig
@@ -21,6 +23,7 @@ from sharnn.model import SHARNN
 from sharnn.reference import from_reference
 
 PARAMETERS = "param/"  # prefix of parameters in an .npz that holds other arrays, too
+SAFE_TORCH = "2.6"  # before it, torch.load could run code in spite of weights_only (CVE-2025-32434)
 HOW = (
     "with the author's code, load the checkpoint and save its weights alone: "
     "torch.save(model.state_dict(), 'state.pt')"
@@ -43,7 +46,8 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
         The model in evaluation mode; its other settings are those of its tensors' shapes.
 
     Raises:
-        InputError: the file can't be read, or holds other parameters than such a model's.
+        InputError: the file can't be read, or holds other parameters than such a model's; or it
+            is from ``torch.save``, and torch is older than 2.6, which might run code in it.
 
     Source: the names are those of github.com/Smerity/sha-rnn.
 
@@ -87,7 +91,8 @@ def infer_config(
         if name not in tensors or tensors[name].dim() != 2:
             raise InputError(f"no model of ours: {name} is missing, or is no matrix")
     embedding, boom = (tensors[name] for name in telling)
-    found = [re.match(r"blocks\.(\d+)\.", name) for name in tensors]
+    # A longer number is no block's: its tensor is left over, and `build` names it.
+    found = [re.match(r"blocks\.(\d{1,9})\.", name) for name in tensors]
     blocks = {int(match[1]) for match in found if match is not None}
     heads = [i for i in sorted(blocks) if f"blocks.{i}.head.query.weight" in tensors]
     return ModelConfig(
@@ -103,16 +108,30 @@ def infer_config(
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by the names they have there."""
-    if not path.is_file():
-        raise InputError("there is no such file")
+    """The tensors of a file, by the names they have there, as `build` takes them."""
+    try:
+        if not path.is_file():
+            raise InputError("there is no such file")
+        path.open("rb").close()  # a refusal told by the readers below would pass for damage
+    except OSError as error:
+        raise InputError(f"it can't be opened: {error.strerror or error}") from error
+    pickled = path.suffix not in (".safetensors", ".npz")
+    if pickled and TorchVersion(torch.__version__) < SAFE_TORCH:
+        raise InputError(
+            f"torch {torch.__version__} might run code in it: update torch to {SAFE_TORCH} or "
+            "later, or save the tensors as .safetensors"
+        )
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            return _read_arrays(path)
-        with warnings.catch_warnings(action="ignore"):  # what is wrong is said below, once
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        elif path.suffix == ".npz":
+            content = _read_arrays(path)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # what is wrong is said below, once
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError as error:
+        raise InputError("its tensors don't fit into memory") from error
     except pickle.UnpicklingError as error:
         raise InputError(f"it holds more than tensors, or is damaged; {HOW}") from error
     except Exception as error:  # the readers meet any bytes, and raise what these lead to
@@ -121,7 +140,26 @@ def _read(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise InputError(f"it holds no state dict; {HOW}")
-    return dict(content)
+    return _floats(content)
+
+
+def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 copies, contiguous and each in storage of its own."""
+    floats = {}
+    for name, tensor in tensors.items():
+        dense = tensor.layout == torch.strided and not tensor.is_nested
+        if not dense or tensor.device.type != "cpu" or not tensor.is_floating_point():
+            raise InputError(
+                f"{name!r} must be a dense tensor of floats, got {tensor.dtype} as "
+                f"{tensor.layout} on {tensor.device}: save its values as float32"
+            )
+        try:
+            floats[name] = tensor.detach().to(
+                torch.float32, copy=True, memory_format=torch.contiguous_format
+            )
+        except RuntimeError as error:  # so says torch that memory is short
+            raise InputError(f"no memory for {name!r} of shape {tuple(tensor.shape)}") from error
+    return floats
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:

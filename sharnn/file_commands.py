@@ -7,21 +7,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sharnn.checkpoint import load, save, write_atomically
+from sharnn.checkpoint import find_model, load, require_writable, save, write_atomically
 from sharnn.compression import compress, decompress
 from sharnn.convert import convert
 from sharnn.errors import InputError
 from sharnn.export import export
+from sharnn.model import SHARNN
 
 STREAM = "-"  # stands for standard input or output
 
 
 def run_compress(options: argparse.Namespace) -> int:
     """``sharnn compress``."""
-    model = load(options.model)
     return _turn(
         options,
-        lambda content: compress(
+        lambda model, content: compress(
             model,
             content,
             lanes=options.lanes,
@@ -33,12 +33,19 @@ def run_compress(options: argparse.Namespace) -> int:
 
 def run_decompress(options: argparse.Namespace) -> int:
     """``sharnn decompress``."""
-    model = load(options.model)
-    return _turn(options, lambda content: decompress(model, content, progress=not options.quiet))
+
+    def restore(model: SHARNN, content: bytes) -> bytes:
+        try:
+            return decompress(model, content, progress=not options.quiet)
+        except InputError as error:
+            raise InputError(f"{options.input}: {error}") from error
+
+    return _turn(options, restore)
 
 
 def run_export(options: argparse.Namespace) -> int:
     """``sharnn export``."""
+    _require_apart(options.output, find_model(options.model))
     model = load(options.model)
     export(model, options.output, weights=options.weights)
     line = f"{_size(options.output)}, {options.weights}"
@@ -55,6 +62,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """``sharnn convert``."""
+    _require_apart(options.output, options.checkpoint)
     model = convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
     save(model, options.output)
     config = model.config
@@ -66,21 +74,18 @@ def run_convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _turn(options: argparse.Namespace, function: Callable[[bytes], bytes]) -> int:
-    """Reads the input, and writes what the function makes of it: all of it, or nothing."""
-    place = None if options.output == STREAM else _writable(options.output)
-    content = _content(options.input)
-    if place is not None and options.input != STREAM and _same(Path(options.input), place):
-        raise InputError(f"{options.input} would be overwritten by its own output: name another")
-    try:
-        made = function(content)
-    except InputError as error:
-        raise InputError(f"{options.input}: {error}") from error
-    if place is None:
+def _turn(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes]) -> int:
+    """Reads model and input, and writes what the function makes of them: all of it, or nothing."""
+    if options.output != STREAM:
+        files = [options.input] if options.input != STREAM else []
+        _require_apart(options.output, find_model(options.model), *files)
+    model, content = load(options.model), _content(options.input)
+    made = function(model, content)
+    if options.output == STREAM:
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
     else:
-        write_atomically(place, made)
+        write_atomically(Path(options.output), made)
     if not options.quiet:
         print(f"{options.input}: {len(content):,} -> {len(made):,} bytes", file=sys.stderr)
     return 0
@@ -96,18 +101,12 @@ def _content(source: str) -> bytes:
         raise InputError(f"can't read {source}: {error.strerror or error}") from error
 
 
-def _writable(target: str) -> Path:
-    """The path of an output, looked at before the work that it waits for."""
-    path = Path(target)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"can't write {path}: its folder is not there")
-    if path.exists() and not path.is_file():
-        raise InputError(f"can't write {path}: it is no file; - is standard output")
-    return path
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+def _require_apart(output: str, *sources: str | Path) -> None:
+    """Refuses an output that can't be written, or that would take the place of a source."""
+    place = require_writable(output)
+    for source in map(Path, sources):
+        if place.exists() and source.exists() and place.samefile(source):
+            raise InputError(f"{source} would be overwritten by its own output: name another")
 
 
 def _size(path: str) -> str:

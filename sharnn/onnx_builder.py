@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,24 @@ def needed(package: str) -> Any:
         The module.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or it is and can't be imported.
 
     Example:
         >>> needed("json").dumps([1])
         '[1]'
     """
+    root = package.partition(".")[0]
     try:
+        importlib.import_module(root)  # before its part: the error then tells which is missing
         return importlib.import_module(package)
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == root:
+            raise InputError(
+                f'{root} is not installed, and ONNX files need it: pip install "sharnn[onnx]"'
+            ) from error
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise InputError(
-            f'{package} is not installed, and ONNX files need it: pip install "sharnn[onnx]"'
+            f"{root} is installed but broken ({reason}): pip install --force-reinstall {root}"
         ) from error
 
 

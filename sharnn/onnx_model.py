@@ -28,7 +28,7 @@ class OnnxModel:
 
     Raises:
         InputError: the file can't be read or is not one of ours, or the package ``onnxruntime``
-            is not installed.
+            is not installed or broken.
 
     Example:
         >>> import tempfile
@@ -92,7 +92,8 @@ class OnnxModel:
 
         Raises:
             InputError: ``x`` has the wrong shape or type or a symbol that is not in the vocabulary,
-                or the state is of other streams or another model.
+                or the state is of other streams or another model, or no arrays such as were
+                returned.
         """
         symbols = self._symbols(x)
         state = self.start(len(symbols)) if state is None else state
@@ -117,11 +118,11 @@ class OnnxModel:
         Raises:
             InputError: as when called.
         """
-        logits, state = self(np.asarray(x)[..., None], state)
+        logits, state = self(_array(x)[..., None], state)
         return logits[:, 0], state
 
     def _symbols(self, x: ArrayLike) -> NDArray[np.int64]:
-        symbols: NDArray[Any] = np.asarray(x)
+        symbols = _array(x)
         if symbols.ndim != 2 or symbols.size == 0 or symbols.dtype.kind not in "iu":
             raise InputError(
                 f"x must hold integers of shape (batch, time), neither 0, "
@@ -132,12 +133,32 @@ class OnnxModel:
         return symbols.astype(np.int64)
 
     def _check(self, state: Mapping[str, NDArray[np.float32]], streams: int) -> None:
-        if state.keys() != {value.name for value in self.carried}:
-            raise InputError("the state is of another model")
+        names = {value.name for value in self.carried}
+        if not isinstance(state, Mapping) or state.keys() != names:
+            raise InputError("the state is of another model: give what the call before returned")
+        memories = set()  # their numbers of rows
         for value in self.carried:
-            batch, *_, dim = state[value.name].shape
+            array: Any = state[value.name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{value.name} must be an array, got {type(array).__name__}")
+            if array.dtype != np.float32 or array.ndim != len(value.shape):
+                raise InputError(
+                    f"{value.name} must be float32 of shape ({', '.join(map(str, value.shape))}), "
+                    f"got {array.dtype} of shape {array.shape}"
+                )
+            batch, *rows, dim = array.shape
             if batch != streams or dim != self.config.dim:
                 raise InputError(
                     f"{value.name} is of {batch} streams and width {dim}, "
                     f"but x of {streams} and the model of {self.config.dim}"
                 )
+            memories.update(rows)
+        if len(memories) > 1:
+            raise InputError(f"the memories must have equally many rows, got {sorted(memories)}")
+
+
+def _array(x: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise InputError("x must hold equally many symbols of every stream") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,9 +20,15 @@ from sharnn.memory import State
 from sharnn.model import SHARNN
 from sharnn.stepper import Stepper
 
+# On unread Wikipedia 64 was better than 128, and 0.3 better than 0.6 or 1 (see RUNS.md).
 SEGMENT = 64  # bytes of each lane between two steps of learning
 LEARNING_RATE = 0.3
 CLIP = 1.0  # the most a gradient's norm may be: odd data must not break the model
+
+ONE_AT_A_TIME = threading.RLock()
+# From torch 2.9 on each backend has a setting of its own, and the older call fails once it is used.
+MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
+FULL = "ieee" if MATMUL else "highest"
 
 
 @contextmanager
@@ -28,7 +36,8 @@ def reproducible() -> Iterator[None]:
     """Settings under which the same operations give the same bits; put back afterwards.
 
     One thread, since sums that threads share are rounded in another order; no automatic casts;
-    products in full float32.
+    products in full float32. The settings are the whole process's: a second thread of Python that
+    comes here waits until the first one has left.
 
     Yields:
         Nothing.
@@ -38,28 +47,41 @@ def reproducible() -> Iterator[None]:
         ...     torch.get_num_threads()
         1
     """
-    threads = torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with ONE_AT_A_TIME:
+        threads, precision = torch.get_num_threads(), _precision()
+        torch.set_num_threads(1)
+        _set_precision(FULL)
+        try:
+            with torch.autocast("cpu", enabled=False), torch.inference_mode(False):
+                yield
+        finally:
+            torch.set_num_threads(threads)
+            _set_precision(precision)
+
+
+def _precision() -> str:
+    """How products of float32 matrices are computed on the CPU."""
+    return str(MATMUL.fp32_precision) if MATMUL else torch.get_float32_matmul_precision()
+
+
+def _set_precision(precision: str) -> None:
+    if MATMUL:
+        MATMUL.fp32_precision = precision
+    else:
         torch.set_float32_matmul_precision(precision)
 
 
 class Predictor:
     """Predicts the next byte of every lane, from all bytes of that lane before it.
 
-    Nothing predicts a lane's first byte, as in `bits_per_byte`: any value is as likely. Coder and
-    decoder go through the same calls: `next`, `read`, `next`, `read`, ... To be used inside
-    `reproducible`.
+    Nothing predicts a lane's first byte: any value is as likely, and costs 8 bits where there are
+    256. Coder and decoder go through the same calls: `next`, `read`, `next`, `read`, ... To be used
+    inside `reproducible`.
 
     Args:
-        model: on the CPU, float32.
+        model: on the CPU; it predicts in float32.
         lanes: streams that are predicted side by side.
+        memory: the most rows a query may see; None takes the model's.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -70,9 +92,9 @@ class Predictor:
         (2, 256)
     """
 
-    def __init__(self, model: SHARNN, lanes: int) -> None:
-        self.stepper = Stepper(model, lanes)
-        self._logits = torch.zeros(lanes, model.config.vocab_size)
+    def __init__(self, model: SHARNN, lanes: int, memory: int | None = None) -> None:
+        self.stepper = Stepper(model, lanes, memory=memory)
+        self._logits = self.stepper.embedding.new_zeros(lanes, model.config.vocab_size)
 
     def next(self) -> npt.NDArray[np.float64]:
         """How likely each byte is to come next.
@@ -97,18 +119,29 @@ class LearningPredictor(Predictor):
     The decoder has read the same bytes by then, and takes the same step.
 
     Args:
-        model, lanes: as in `Predictor`; the model itself is left as it is.
+        model, lanes, memory: as in `Predictor`; the model itself is left as it is.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> symbol = np.array([65], dtype=np.int32)
+        >>> with reproducible():
+        ...     predictor = LearningPredictor(model, lanes=1)
+        ...     for _ in range(200):
+        ...         predictor.read(symbol)
+        ...     predictor.next().argmax()
+        np.int64(65)
 
     Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
     such as Bellard's NNCP (2019) learn this way from nothing.
     """
 
-    def __init__(self, model: SHARNN, lanes: int) -> None:
+    def __init__(self, model: SHARNN, lanes: int, memory: int | None = None) -> None:
         self.model = copy.deepcopy(model).float().eval().requires_grad_(True)
         self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
         self.state: State | None = None  # before the segment
         self.columns: list[Tensor] = []  # the segment's bytes so far, (lanes,) each
-        super().__init__(self.model, lanes)
+        super().__init__(self.model, lanes, memory)
 
     def read(self, symbols: npt.NDArray[np.int32]) -> None:
         """Takes the bytes that came, and learns where a segment is full.
@@ -129,9 +162,10 @@ class LearningPredictor(Predictor):
             loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
         self.optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm_(self.model.parameters(), CLIP, foreach=False)
-        self.optimizer.step()
+        norm = clip_grad_norm_(self.model.parameters(), CLIP, foreach=False)
+        if math.isfinite(norm.item()):  # or the weights were lost, and what follows with them
+            self.optimizer.step()
         # What was remembered stays: rows of the weights that read them.
         self.state = self.stepper.state()
-        self.stepper = Stepper(self.model, len(x))
+        self.stepper = Stepper(self.model, len(x), memory=self.stepper.limit)
         self.stepper.load_state(self.state)

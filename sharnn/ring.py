@@ -31,8 +31,8 @@ class Ring:
 
     def __init__(self, batch_size: int, limit: int, like: Tensor) -> None:
         self.limit = limit
-        dim = like.shape[-1]
-        self.rows = torch.zeros(batch_size, limit, dim, device=like.device)
+        size = (batch_size, limit, like.shape[-1])
+        self.rows = torch.zeros(size, dtype=torch.float32, device=like.device)
         self.counts = [0] * batch_size  # rows each stream has written so far
 
     def write(self, rows: Tensor) -> None:

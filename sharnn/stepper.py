@@ -173,7 +173,7 @@ class _BlockStepper:
         # W LN(h) + b = (W gain) n + (W bias + b), n = (h - mean) / deviation
         w_input, b_input = fold(block.start_norm, w_input, b_input)
         matrix = torch.cat([w_input, w_hidden], dim=1)  # (4 dim, 2 dim)
-        i, f, g, o = torch.arange(4 * dim).chunk(4)
+        i, f, g, o = torch.arange(4 * dim, device=matrix.device).chunk(4)
         order = torch.cat([i, f, o, g])  # what goes through a sigmoid lies together
         self.gates = pack(matrix[order], (b_input + b_hidden)[order], weights)
         # The input of that matrix: [n ; h].

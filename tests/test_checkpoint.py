@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sharnn import SHARNN, InputError, bits_per_byte, load, save
-from sharnn.checkpoint import SHIPPED, write_atomically
+from sharnn.checkpoint import SHIPPED, build, write_atomically
 from small import small_config, small_model
 
 
@@ -214,8 +214,11 @@ def damage_format(path):
     save_file(small_model().state_dict(), path, {"sharnn": json.dumps(header)})
 
 
-def damage_json(path):
-    save_file(small_model().state_dict(), path, {"sharnn": "[not json"})
+def damage_json(text):
+    def damage(path):
+        save_file(small_model().state_dict(), path, {"sharnn": text})
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,9 @@ def damage_json(path):
         damage_pickle,
         damage_foreign,
         damage_format,
-        damage_json,
+        damage_json("[not json"),
+        damage_json("[" * 100_000),
+        damage_json('{"format":' * 100_000),
         damage_int8(without_scales),
         damage_int8(with_one_scale),
         damage_int8(with_a_row_of_scales),
@@ -248,7 +253,44 @@ def test_damaged_and_foreign_files_are_told_in_one_line(saved, damage):
     with pytest.raises(InputError) as caught:
         load(saved)
     assert "m.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError(""), "RuntimeError"),
+        (TypeError(" \n"), "TypeError"),
+        (TypeError("no room for it\nframe #0\n\n"), "no room for it frame #0"),
+    ],
+)
+def test_the_reason_for_damage_is_told_even_if_torch_says_little(monkeypatch, error, words):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr("sharnn.checkpoint.SHARNN", fail)
+    with pytest.raises(InputError, match=f"^m is damaged: {words}$"):
+        build(small_model().state_dict(), {"config": small_config().to_dict()}, "m")
+
+
+def test_a_name_of_several_lines_is_told_in_one():
+    tensors = {**small_model().state_dict(), "wheel\n\n": torch.zeros(1)}
+    with pytest.raises(InputError, match=r'^m is damaged: Unexpected key.* "wheel'):
+        build(tensors, {"config": small_config().to_dict()}, "m")
+
+
+def test_weights_are_taken_over_without_another_copy():
+    tensors = small_model().state_dict()
+    model = build(tensors, {"config": small_config().to_dict()}, "m")
+    assert all(t.data_ptr() == tensors[name].data_ptr() for name, t in model.state_dict().items())
+
+
+def test_a_loaded_models_weights_lie_as_new_tensors_do(saved):
+    for storage in ("float32", "float16", "int8"):
+        save(small_model(), saved, weights=storage)
+        weights = list(load(saved).parameters())
+        assert all(weight.is_contiguous() and weight.data_ptr() % 64 == 0 for weight in weights)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "nowhere/at/all", "../wiki-small"])

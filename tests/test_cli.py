@@ -329,11 +329,61 @@ def test_a_damaged_file_is_told_in_one_line_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["compress", "model.safetensors", "in", "model.safetensors"],
+        ["decompress", "model.safetensors", "packed", "model.safetensors"],
+        ["decompress", "model.safetensors", "packed", "./packed"],
+        ["export", "model.safetensors", "model.safetensors", "--weights", "int8"],
+        ["convert", "model.safetensors", "model.safetensors"],
+    ],
+    ids=" ".join,
+)
+def test_no_output_takes_the_place_of_its_source(capfdbinary, run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    model = (run / "best.safetensors").read_bytes()
+    contents = {"model.safetensors": model, "in": b"abc"}
+    contents["packed"] = sharnn.compress(load(run), b"abc")
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    code, out, err = call(capfdbinary, *words)
+    assert (code, out) == (2, "")
+    assert err.endswith("would be overwritten by its own output: name another\n")
+    assert err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == contents
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compress", "nowhere", "in", "out"], "no model at nowhere"),
+        (["compress", "wiki-tiny", "in", "out", "--lanes", "2000"], "lanes must be a whole number"),
+        (["decompress", "wiki-tiny", "in", "out"], "in: this is no file that sharnn compressed"),
+        (
+            ["decompress", "wiki-tiny", "packed", "out"],
+            "packed: the file was compressed with",
+        ),
+        (["decompress", "nowhere", "packed", "out"], "no model at nowhere"),
+    ],
+    ids=str,
+)
+def test_what_compression_cant_do(capfdbinary, run, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_bytes(b"abc")
+    (tmp_path / "packed").write_bytes(sharnn.compress(load(run), b"abc"))
+    code, out, err = call(capfdbinary, *words, "--quiet")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"sharnn: {message}")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("source", "target", "message"),
     [
         ("nowhere", "out", "can't read {0}/nowhere: No such file or directory"),
         ("in", "no/out", "can't write {0}/no/out: its folder is not there"),
-        ("in", "folder", "can't write {0}/folder: it is no file; - is standard output"),
+        ("in", "folder", "can't write {0}/folder: it is no file"),
         ("in", "in", "{0}/in would be overwritten by its own output: name another"),
     ],
 )

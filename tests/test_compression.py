@@ -3,6 +3,8 @@
 import dataclasses
 import random
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 
 import sharnn
 from sharnn import InputError, bits_per_byte, compress, decompress, train
-from sharnn.coder import TOTAL, Decoder, Encoder, bits, frequencies
+from sharnn.coder import TOTAL, Decoder, Encoder, bits, frequencies, most_symbols
 from sharnn.compression import default_lanes
-from sharnn.container import HEADER_BYTES, STORED, Container, fingerprint
+from sharnn.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
+from sharnn.prediction import reproducible
 from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
@@ -99,20 +102,108 @@ def test_learning_leaves_the_model_as_it_was(trained):
     assert all(parameter.grad is None for parameter in trained.parameters())
 
 
+@pytest.mark.parametrize("lanes", [1, 8])
 @pytest.mark.parametrize("learn", [False, True])
-def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn):
-    packed = compress(trained, TEXT, lanes=8, learn=learn)
+def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, lanes):
+    text = TEXT[:600]
+    packed = compress(trained, text, lanes=lanes, learn=learn)
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(2)
     torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            assert decompress(trained, packed) == TEXT
+            assert decompress(trained, packed) == text
+        with torch.inference_mode():
+            assert decompress(trained, packed) == text
+            assert compress(trained, text, lanes=lanes, learn=learn) == packed
         assert torch.get_num_threads() == 2, "they are put back"
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
+)
+def test_the_precision_of_the_backend_makes_no_difference(trained):
+    packed = compress(trained, TEXT[:600], lanes=8)
+    matmul = torch.backends.mkldnn.matmul
+    precision = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        assert decompress(trained, packed) == TEXT[:600]
+        assert matmul.fp32_precision == "bf16", "it is put back"
+    finally:
+        matmul.fp32_precision = precision
+
+
+def test_a_model_made_in_inference_mode_learns_as_well():
+    with torch.inference_mode():
+        model = small_model()
+        packed = compress(model, TEXT[:200], learn=True)
+    assert decompress(small_model(), packed) == TEXT[:200]
+    assert decompress(model, packed) == TEXT[:200]
+
+
+def test_two_threads_of_python_at_once(trained):
+    threads = torch.get_num_threads()
+    expected = [compress(trained, TEXT[:400], lanes=lanes) for lanes in (1, 8)]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda lanes: compress(trained, TEXT[:400], lanes=lanes), (1, 8)))
+    assert made == expected
+    assert torch.get_num_threads() == threads, "each puts back what it found"
+
+
+def test_a_second_thread_waits_for_the_settings():
+    entered, left = threading.Event(), []
+
+    def second():
+        entered.set()
+        with reproducible():
+            left.append("second")
+
+    with reproducible():
+        thread = threading.Thread(target=second)
+        thread.start()
+        entered.wait()
+        thread.join(0.2)
+        left.append("first")
+    thread.join()
+    assert left == ["first", "second"]
+
+
+@pytest.mark.parametrize("change", [lambda m: m.train(), lambda m: m.double(), lambda m: m.half()])
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_model_in_training_or_of_another_dtype(change, learn):
+    model = change(small_model(dropout=0.5))
+    mode = model.training
+    packed = compress(model, TEXT[:300], lanes=2, learn=learn)
+    assert decompress(model, packed) == TEXT[:300]
+    assert decompress(small_model().to(model.embedding.weight.dtype), packed) == TEXT[:300]
+    assert model.training == mode
+
+
+def test_a_collapsed_model_is_another_file_but_the_same_size():
+    model, collapsed = small_model(), small_model()
+    collapsed.collapse()
+    packed, other = compress(model, TEXT), compress(collapsed, TEXT)
+    assert abs(len(packed) - len(other)) <= 4
+    assert decompress(collapsed, other) == TEXT
+
+
+def test_a_lanes_memory_is_no_longer_than_the_lane():
+    """Rows that stay empty would make a model with a long memory take room for nothing."""
+    long, short = small_model(memory=10**9), small_model(memory=50)
+    packed = compress(long, TEXT[:100], lanes=2, learn=True)
+    assert Container.from_bytes(packed).payload == (
+        Container.from_bytes(compress(short, TEXT[:100], lanes=2, learn=True)).payload
+    )
+    assert decompress(long, packed) == TEXT[:100]
 
 
 def test_a_saved_model_is_the_same_model(model, tmp_path):
@@ -172,15 +263,32 @@ def test_a_later_format_is_told_by_its_number(model):
         decompress(model, later)
 
 
-@pytest.mark.parametrize("lanes", [0, -1, 2**16])
+@pytest.mark.parametrize("lanes", [0, -1, 1025, 2.0, True, "2"])
 def test_lanes_out_of_range(model, lanes):
-    with pytest.raises(InputError, match="lanes must be from 1 to 65535"):
+    with pytest.raises(InputError, match="lanes must be a whole number from 1 to 1024, got"):
         compress(model, b"abc", lanes=lanes)
 
 
-def test_text_that_is_no_bytes(model):
+def test_as_many_lanes_as_there_may_be(model):
+    assert decompress(model, compress(model, TEXT, lanes=1024)) == TEXT
+
+
+@pytest.mark.parametrize("function", [compress, decompress])
+def test_text_that_is_no_bytes(model, function):
     with pytest.raises(InputError, match="data must be bytes, got str: encode"):
-        compress(model, "text")
+        function(model, "text")
+
+
+@pytest.mark.parametrize("function", [compress, decompress])
+def test_a_model_that_is_not_on_the_cpu(model, function):
+    packed = compress(model, b"abc")
+    with pytest.raises(InputError, match=r"the model is on meta: use model\.cpu\(\)"):
+        function(small_model().to("meta"), packed)
+
+
+def test_a_model_of_a_single_symbol_is_told():
+    with pytest.raises(InputError, match="a single symbol has nothing to code"):
+        compress(small_model(vocab_size=1), bytes(3))
 
 
 def test_bytes_that_the_model_has_no_symbol_for():
@@ -226,11 +334,46 @@ def test_the_coder_costs_what_the_frequencies_say():
         assert (decoder.read(row) == symbols).all()
 
 
-@pytest.mark.parametrize("wrong", [{"method": 3}, {"lanes": 0}])
-def test_a_header_that_makes_no_sense(model, wrong):
-    packed = Container.from_bytes(compress(model, b"abc"))
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": 3},
+        {"lanes": 0},
+        {"lanes": 2001},
+        {"lanes": 1025},
+        {"length": 2**62},
+        {"length": 10**9},
+        {"method": STORED},
+        {"method": STORED, "length": 5, "payload": b"other"},
+    ],
+)
+def test_a_header_that_makes_no_sense(trained, wrong):
+    """Its checksum is right: someone made it so."""
+    packed = Container.from_bytes(compress(trained, TEXT, lanes=8))
     with pytest.raises(InputError, match="the file is not by sharnn"):
-        decompress(model, dataclasses.replace(packed, **wrong).to_bytes())
+        decompress(trained, dataclasses.replace(packed, **wrong).to_bytes())
+
+
+@given(payload=st.binary(max_size=400), length=st.integers(0, 200), lanes=st.integers(1, 8))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_noise_under_a_right_header_is_told(model, payload, length, lanes):
+    real = Container.from_bytes(compress(model, b"\0" * 200))
+    made = dataclasses.replace(real, method=CODED, payload=payload, length=length, lanes=lanes)
+    with pytest.raises(InputError):
+        decompress(model, made.to_bytes())
+
+
+def test_as_many_symbols_as_a_code_can_stand_for():
+    """A prediction that is as sure as can be, for as long as a word of the code lasts."""
+    logits = torch.full((1, 256), -1e4)
+    logits[0, 7] = 1e4
+    counts, encoder = frequencies(logits), Encoder()
+    for _ in range(40_000):
+        encoder.write(np.array([7], dtype=np.int32), counts)
+    assert most_symbols(len(encoder.to_bytes()), 256) >= 40_000
+    assert bits(counts, np.array([7], dtype=np.int32))[0] * most_symbols(0, 256) >= 32
 
 
 def test_a_container_holds_what_it_was_given():

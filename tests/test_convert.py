@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,23 @@ def test_every_kind_of_file_gives_the_same_model(tmp_path, parameters, name):
     assert all(torch.equal(tensor, expected[n]) for n, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["state.pt", "state.safetensors", "state.npz"])
+def test_every_weight_lies_as_a_new_tensor_does_whatever_the_file_shared(
+    tmp_path, parameters, name
+):
+    if name != "state.safetensors":  # that holds no other kind
+        matrix, bias = (f"blocks.1.rnn.{n}" for n in ("weight_ih_l0", "bias_ih_l0"))
+        parameters = {
+            **parameters,
+            matrix: parameters[matrix].t().contiguous().t(),
+            "blocks.1.rnn.bias_hh_l0": parameters[bias],
+        }
+    weights = list(convert(write(tmp_path / name, parameters)).parameters())
+    assert all(weight.is_contiguous() for weight in weights)
+    assert all(weight.data_ptr() % 64 == 0 for weight in weights)  # as torch's allocator puts them
+    assert len({weight.untyped_storage().data_ptr() for weight in weights}) == len(weights)
+
+
 def test_half_precision_and_collapsed_heads_are_understood(tmp_path, parameters):
     collapsed = {name: t.half() for name, t in parameters.items() if ".vq." not in name}
     model = convert(write(tmp_path / "state.pt", collapsed))
@@ -121,6 +139,24 @@ def test_pickled_objects_are_refused_and_their_code_is_not_run(tmp_path, old):
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.parametrize("version", ["2.4.0", "2.5.1+cu124", "2.6.0a0"])
+def test_a_torch_that_might_run_code_reads_no_pickle(tmp_path, parameters, monkeypatch, version):
+    files = [write(tmp_path / name, parameters) for name in ("a.safetensors", "a.npz", "a.pt")]
+    monkeypatch.setattr(torch, "__version__", version)
+    assert convert(files[0]).config == convert(files[1]).config
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InputError, match=r"might run code.*update torch.*\.safetensors") as caught:
+        convert(files[2])
+    assert version in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["2.6.0+cu124", "2.10", "2.13.0+cpu", "3.0.0.dev2030"])
+def test_later_versions_of_torch_read_them(tmp_path, parameters, monkeypatch, version):
+    path = write(tmp_path / "state.pt", parameters)
+    monkeypatch.setattr(torch, "__version__", version)
+    assert convert(path).config.dim == SIZE["dim"]
+
+
 def test_arrays_of_objects_are_refused_and_their_code_is_not_run(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([Bomb(tmp_path)], dtype=object))
     with pytest.raises(InputError, match="damaged"):
@@ -141,6 +177,9 @@ def remove(*names):
         (remove("blocks.2.attn.vq.l1.bias"), "value_shape.bias"),
         (lambda p: p | {"blocks.0.wheel.weight": torch.zeros(1)}, "wheel"),
         (lambda p: p | {"blocks.3.rnn.bias_hh_l0": torch.zeros(5)}, "bias_hh_l0"),
+        (lambda p: p | {f"blocks.{'9' * 30}.lnff.bias": torch.zeros(5)}, "Unexpected key.*9999"),
+        (lambda p: p | {f"blocks.{'9' * 5000}.lnff.bias": torch.zeros(5)}, "Unexpected key"),
+        (lambda p: p | {"decoder.bias": torch.zeros(1).expand(10**15)}, "no memory for 'decoder"),
         (lambda p: p | {"blocks.99999999.lnff.bias": torch.zeros(5)}, "layers but"),
         (lambda p: small_model().state_dict(), "'encoder.weight' is missing"),
         (
@@ -159,6 +198,54 @@ def test_other_parameters_are_told_in_one_line(tmp_path, parameters, change, wor
         convert(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["encoder.weight", "blocks.1.rnn.weight_ih_l0"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.to_sparse,
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to(torch.complex64),
+        torch.Tensor.bool,
+        torch.Tensor.long,
+        torch.Tensor.char,
+    ],
+    ids=["sparse", "meta", "complex", "bool", "int64", "int8"],
+)
+def test_tensors_that_are_no_plain_floats_are_named(tmp_path, parameters, name, change):
+    torch.save(parameters | {name: change(parameters[name])}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=f"'{name}' must be a dense tensor of floats") as caught:
+        convert(tmp_path / "state.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_larger_than_memory_are_told(tmp_path):
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**15,)}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(InputError, match="don't fit into memory"):
+        convert(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("ending", ["pt", "npz", "safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path, parameters, monkeypatch, ending
+):
+    path = write(tmp_path / f"state.{ending}", parameters)
+
+    def refuse(self, mode):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"can't be opened: Permission denied$"):
+        convert(path)
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/state.pt", "n" * 5000])
+def test_a_path_that_is_no_file(tmp_path, name):
+    with pytest.raises(InputError, match=r"there is no such file|can't be opened: .* too long"):
+        convert(tmp_path / name)
 
 
 def damaged(kind):

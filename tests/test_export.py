@@ -82,6 +82,23 @@ def test_the_model_is_not_changed_and_may_be_collapsed_or_in_training(tmp_path):
     close(exported(model, tmp_path)(x.numpy())[0], model(x)[0])
 
 
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_model_of_another_precision_gives_the_file_of_its_weights(tmp_path, dtype, weights):
+    model = small_model(dropout=0.5).to(dtype)
+    x = torch.randint(256, (2, 30))
+    with torch.no_grad():
+        own = model(x)[0].float().numpy()
+    logits = exported(model.train(), tmp_path, weights=weights)(x.numpy())[0]
+    assert model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    expected = exported(model.float(), tmp_path, weights=weights)(x.numpy())[0]
+    if dtype == torch.float64:
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    else:  # only the gates are computed in the model's precision: far less is lost than it loses
+        np.testing.assert_allclose(logits, expected, atol=np.abs(own - expected).max() / 5)
+
+
 def continued(graph: OnnxModel, prompt: bytes, length: int) -> bytes:
     """The likeliest bytes after a prompt, as any program would write them."""
     logits, state = graph([list(prompt)])
@@ -188,6 +205,27 @@ def test_a_missing_package_is_told_in_one_line(tmp_path, monkeypatch, package):
 
 
 @pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("import onnx_needs_this", "No module named 'onnx_needs_this'"),
+        ("from onnx import _missing", "_missing"),
+        ("raise ImportError('a library\\nis too old')", "a library is too old"),
+        ("", "No module named 'onnx.helper'"),
+    ],
+)
+def test_a_broken_package_is_not_called_missing(tmp_path, monkeypatch, content, reason):
+    without_package(monkeypatch, "onnx")
+    monkeypatch.delitem(sys.modules, "onnx")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/__init__.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=f"onnx is installed but broken .*{reason}") as caught:
+        export(small_model(), tmp_path / "model.onnx")
+    assert "pip install --force-reinstall onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "weights", "words"),
     [
         ("model.pt", "float32", "must end in .onnx or .safetensors, got 'model.pt'"),
@@ -248,12 +286,19 @@ def test_a_file_that_is_not_ours_is_told_in_one_line(tmp_path, damage, capfd):
         ([[256]], "symbols from 0 to 255"),
         ([[-1]], "symbols from 0 to 255"),
         ([[1], [2]], "1 streams"),
+        ([[1], [2, 3]], "equally many symbols"),
+        ([[True]], "integers"),
     ],
 )
 def test_bad_symbols_are_told_in_one_line(tmp_path, x, words):
     graph = exported(small_model(), tmp_path)
     with pytest.raises(InputError, match=words):
         graph(x, graph.start(1))
+
+
+def test_a_step_of_streams_of_unequal_length_is_refused(tmp_path):
+    with pytest.raises(InputError, match="equally many symbols"):
+        exported(small_model(), tmp_path).step([[1], [2, 3]])
 
 
 def test_the_state_of_another_model_is_refused(tmp_path):
@@ -263,6 +308,37 @@ def test_the_state_of_another_model_is_refused(tmp_path):
         graph.step([1], exported(other, tmp_path).start())
     with pytest.raises(InputError, match="width 20"):
         graph.step([1], exported(wide, tmp_path).start())
+
+
+def change(name, changed):
+    return lambda state: {**state, name: changed(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda state: list(state.values()), "another model"),
+        (change("memory.0", np.ndarray.tolist), "memory.0 must be an array, got list"),
+        (change("memory.0", torch.from_numpy), "memory.0 must be an array, got Tensor"),
+        (change("memory.2", np.float64), r"memory.2 must be float32 of .*rows, 16\), got float64"),
+        (change("memory.2", np.int64), "got int64"),
+        (change("memory.0", lambda a: a[0]), r"\(batch, rows, 16\), got .* shape \(3, 16\)"),
+        (change("memory.0", lambda a: a[None]), r"got float32 of shape \(1, 1, 3, 16\)"),
+        (change("lstm.1.cell", lambda a: a[0]), r"lstm.1.cell .*\(batch, 16\), got .* \(16,\)"),
+        (change("lstm.1.cell", lambda a: a[None]), r"got float32 of shape \(1, 1, 16\)"),
+        (change("lstm.2.hidden", lambda a: a.repeat(2, 0)), "lstm.2.hidden is of 2 streams"),
+        (change("memory.2", lambda a: a.repeat(2, 0)), "memory.2 is of 2 streams"),
+        (change("memory.2", lambda a: a[:, 1:]), r"equally many rows, got \[2, 3\]"),
+        (change("memory.0", lambda a: a[:, :0]), r"equally many rows, got \[0, 3\]"),
+    ],
+)
+def test_a_state_that_was_tampered_with_is_told_in_one_line(tmp_path, capfd, spoil, words):
+    graph = exported(small_model(attention_layers=(0, 2)), tmp_path)
+    _, state = graph([[1, 2, 3]])
+    with pytest.raises(InputError, match=words) as caught:
+        graph.step([1], spoil(state))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""  # onnxruntime was not asked
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
