@@ -32,7 +32,7 @@ $(VENV)/.ready: $(VENV)/.locked pyproject.toml
 	@touch $@
 
 test: check book ## check everything, build the book, and run all tests, slow ones too
-	@$(ENV) pytest -m ""
+	@$(ENV) pytest -m "" --numprocesses 2 --dist loadfile
 
 check: setup ## lint, format, types, notebooks without outputs
 	@$(ENV) ruff check --quiet
