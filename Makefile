@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # Commands that the tests, notebooks and JupyterLab start are those of the environment.
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
+CACHE := _build/.jupyter_cache
 NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_build/*')
 LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
@@ -40,13 +41,17 @@ check: setup ## lint, format, types, notebooks without outputs
 	@$(ENV) mypy
 	@$(if $(NOTEBOOKS),$(ENV) nbstripout --verify $(NOTEBOOKS))
 
+# Chapters run side by side, each on one thread: threads that share a busy core wait for each other.
+# One that fails is run again by the build, which shows the error.
 book: setup _build/.library _build/.results ## run the notebooks and build the pages, strictly
-	@$(ENV) jupyter-book build book/ -W --keep-going
+	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) add $(wildcard book/[0-9]*.ipynb) > /dev/null
+	@$(ENV) OMP_NUM_THREADS=1 jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 600
+	@$(ENV) OMP_NUM_THREADS=1 jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }
 
 # The cache of executed notebooks knows their cells only, so a changed library empties it.
 _build/.library: $(LIBRARY) requirements.lock
-	@rm -rf _build/.jupyter_cache
+	@rm -rf $(CACHE)
 	@mkdir -p _build
 	@touch $@
 

@@ -81,6 +81,8 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
         DownloadError: it is missing and could not be, or was not to be, fetched.
         InputError: the file that is there is truncated or damaged, or the folder can't be written.
     """
+    from filelock import FileLock
+
     folder = data_folder()
     path, packed = folder / file.name, folder / f"{file.name}.zip"
     try:
@@ -88,21 +90,14 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
             _verify(path, file)
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        if packed.exists():
-            _unpack(packed, path, file)
-            return path
-        by_hand = (
-            f"download {file.url} by hand and place it as {_short(packed)}, "
-            f"or unpacked as {_short(path)}"
-        )
-        if not download:
-            raise DownloadError(f"{file.name} is not in {_short(folder)}: {by_hand}")
-        try:
-            _fetch(file, packed)
-        except Exception as error:  # whatever goes wrong on the way, the answer is the same
-            raise DownloadError(f"{file.name} could not be downloaded: {by_hand}") from error
-        _unpack(packed, path, file)
-        packed.unlink()
+        # Of several processes that need it at once, one fetches it and the others wait.
+        with FileLock(folder / f".{file.name}.lock"):
+            if path.exists():
+                _verify(path, file)
+            elif packed.exists():
+                _unpack(packed, path, file)
+            else:
+                _obtain(file, packed, path, download)
     except OSError as error:
         raise InputError(f"can't use {folder}: {error.strerror or error}") from error
     return path
@@ -114,6 +109,22 @@ def _short(path: Path) -> str:
         return min(str(path), os.path.relpath(path), key=len)
     except ValueError:  # it lies on another drive
         return str(path)
+
+
+def _obtain(file: Download, packed: Path, path: Path, download: bool) -> None:
+    """Downloads, verifies and unpacks the file; the zip is not kept."""
+    by_hand = (
+        f"download {file.url} by hand and place it as {_short(packed)}, "
+        f"or unpacked as {_short(path)}"
+    )
+    if not download:
+        raise DownloadError(f"{file.name} is not in {_short(path.parent)}: {by_hand}")
+    try:
+        _fetch(file, packed)
+    except Exception as error:  # whatever goes wrong on the way, the answer is the same
+        raise DownloadError(f"{file.name} could not be downloaded: {by_hand}") from error
+    _unpack(packed, path, file)
+    packed.unlink()
 
 
 def _fetch(file: Download, target: Path) -> None:

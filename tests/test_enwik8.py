@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -63,6 +66,23 @@ def test_it_is_fetched_once_verified_and_kept(online):
     assert path.parent == data_folder()
     assert not (data_folder() / "small.zip").exists()
     assert enwik8_path(file=FILE) == path
+    assert len(online) == 1
+
+
+def test_of_several_that_need_it_at_once_one_fetches_it(online, monkeypatch):
+    fetch, together = sharnn.enwik8._fetch, threading.Barrier(3)
+
+    def slow(file, target):
+        time.sleep(0.2)
+        fetch(file, target)
+
+    def need(_):
+        together.wait()
+        return enwik8_path(file=FILE).read_bytes()
+
+    monkeypatch.setattr(sharnn.enwik8, "_fetch", slow)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(need, range(3))) == [CONTENT] * 3
     assert len(online) == 1
 
 
