@@ -71,7 +71,7 @@ def compress(
         model: on the CPU; it is left as it is.
         data: any bytes.
         lanes: pieces to code side by side, 1 to 1024; None for `default_lanes`.
-        learn: go on training while coding, and while decoding: fewer bytes, several times slower.
+        learn: go on training while coding, and while decoding: fewer bytes, slower.
         progress: show a bar on standard error.
 
     Returns:
