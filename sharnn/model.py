@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -312,6 +313,27 @@ class SHARNN(nn.Module):
             )
         if state.batch_size != x.shape[0]:
             raise InputError(f"the state has {state.batch_size} streams, x has {x.shape[0]}")
+
+
+def in_float32(model: SHARNN) -> SHARNN:
+    """The model itself if its weights are float32, else a copy with such weights.
+
+    Args:
+        model: of any precision; it is left as it is.
+
+    Returns:
+        A model with float32 weights.
+
+    Example:
+        >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> in_float32(model) is model
+        True
+        >>> in_float32(model.double()).output_bias.dtype
+        torch.float32
+    """
+    if all(weight.dtype == torch.float32 for weight in model.parameters()):
+        return model
+    return copy.deepcopy(model).float()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharnn.attention import SingleHeadAttention
 from sharnn.layers import LAYER_NORM_EPS
-from sharnn.model import SHARNN, Block
+from sharnn.model import SHARNN, Block, in_float32
 from sharnn.onnx_builder import Described, GraphBuilder
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def model_graph(model: SHARNN, weights: str = "float32") -> onnx.ModelProto:
         ['x', 'lstm.0.hidden', 'lstm.0.cell', 'memory.0']
     """
     with torch.no_grad():
-        return _Graph(model, weights).finished()
+        return _Graph(in_float32(model), weights).finished()  # gates are computed here
 
 
 class _Graph(GraphBuilder):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sharnn.errors import InputError
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.memory import Memory, State
-from sharnn.model import SHARNN, Block, evaluating
+from sharnn.model import SHARNN, Block, evaluating, in_float32
 from sharnn.packed import pack
 from sharnn.ring import Ring
 
@@ -63,14 +63,15 @@ class Stepper:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.batch_size = model, batch_size
+        exact = in_float32(model)
         with torch.no_grad():
-            self.embedding = model.embedding.weight.detach().float()  # (vocab, dim)
+            self.embedding = exact.embedding.weight.detach()  # (vocab, dim)
             self.blocks = [
                 _BlockStepper(block, batch_size, weights, self.limit)
-                for block in model.blocks
+                for block in exact.blocks
                 if isinstance(block, Block)
             ]
-            self.output = pack(self.embedding, model.output_bias.detach().float(), "float32")
+            self.output = pack(self.embedding, exact.output_bias.detach(), "float32")
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Tensor:
@@ -166,7 +167,7 @@ class _BlockStepper:
 
     def __init__(self, block: Block, batch_size: int, weights: str, limit: int) -> None:
         w_input, w_hidden, b_input, b_hidden = (
-            block.lstm.get_parameter(f"{name}_l0").detach().float()
+            block.lstm.get_parameter(f"{name}_l0").detach()
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         self.dim = dim = w_input.shape[1]
@@ -187,8 +188,8 @@ class _BlockStepper:
         chunks = block.boom.expand.out_features // dim
         expand, offset = fold(
             block.boom_norm,
-            block.boom.expand.weight.detach().float()[: chunks * dim],
-            block.boom.expand.bias.detach().float()[: chunks * dim],
+            block.boom.expand.weight.detach()[: chunks * dim],
+            block.boom.expand.bias.detach()[: chunks * dim],
         )
         self.expand = pack(expand * 1.702, offset * 1.702, weights)
         self.gain, self.bias = affine(block.skip_norm)
@@ -220,14 +221,14 @@ class _HeadStepper:
         # Rows: m = LN_mem(h). Skip and query: LN_mid(h), of the same h.
         self.row_gain, self.row_bias = affine(block.memory_norm)
         self.gain, self.bias = affine(block.middle_norm)
-        matrix, offset = head.query.weight.detach().float(), head.query.bias.detach().float()
+        matrix, offset = head.query.weight.detach(), head.query.bias.detach()
         self.query = pack(*fold(block.middle_norm, matrix, offset), weights)
         # q k' / sqrt(d): both gates and the root are one factor on LN_q's gain and bias.
         factor = torch.sigmoid(head.query_scale) * torch.sigmoid(head.key_scale)
-        factor = factor.detach().float() / math.sqrt(head.dim)
+        factor = factor.detach() / math.sqrt(head.dim)
         gain, bias = affine(head.query_norm)
         self.query_gain, self.query_bias = gain * factor, bias * factor
-        self.value_gate = head.static_value_gate().detach().float()
+        self.value_gate = head.static_value_gate().detach()
 
     def step(self, h: Tensor) -> Tensor:
         """Takes (batch, dim) to (batch, dim), and remembers a row."""
@@ -248,7 +249,7 @@ def normalise(h: Tensor) -> Tensor:
 
 def affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     """A LayerNorm's gain and bias, (dim,) each."""
-    return norm.weight.detach().float(), norm.bias.detach().float()
+    return norm.weight.detach(), norm.bias.detach()
 
 
 def fold(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

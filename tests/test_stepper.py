@@ -50,6 +50,16 @@ def test_a_collapsed_model_and_a_model_in_training_step_the_same():
         close(training.step(x), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_steps_in_float32(dtype):
+    model = small_model().to(dtype)
+    stepper = Stepper(model)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    same = Stepper(model.float())
+    for symbol in torch.randint(256, (30, 1)):
+        close(stepper.step(symbol), same.step(symbol))
+
+
 def test_it_reads_texts_of_different_lengths_and_goes_on():
     model = small_model(memory_window="sliding")
     texts = [bytes(range(50, 53)), bytes(range(80, 120)), b"x"]
