@@ -44,7 +44,9 @@ check: setup ## lint, format, types, notebooks without outputs
 # Chapters run side by side, each on one thread: threads that share a busy core wait for each other.
 # One that fails is run again by the build, which shows the error.
 book: setup _build/.library _build/.results ## run the notebooks and build the pages, strictly
-	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) add $(wildcard book/[0-9]*.ipynb) > /dev/null
+	@# Its list is made anew, since one that names a chapter that is gone would stop the run. Results stay.
+	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) clear --force > /dev/null
+	@$(ENV) jcache notebook --cache-path $(CACHE) add $(wildcard book/[0-9]*.ipynb) > /dev/null
 	@$(ENV) OMP_NUM_THREADS=1 jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 600
 	@$(ENV) OMP_NUM_THREADS=1 jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build made no pages."; exit 1; }

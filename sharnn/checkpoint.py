@@ -45,10 +45,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # on a full disk it only takes room
-        raise InputError(f"can't write {path}: {error.strerror or error}") from error
+            partial.unlink(missing_ok=True)  # it would only take room
+        if isinstance(error, OSError):
+            raise InputError(f"can't write {path}: {error.strerror or error}") from error
+        raise
 
 
 def require_writable(path: str | os.PathLike[str]) -> Path:

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "threads", None) is not None:
             torch.set_num_threads(options.threads)
         code: int = options.command(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
         return code
     except InputError as error:
         return fail(str(error), 2)

@@ -60,7 +60,8 @@ def compress(
 
     The data are cut into contiguous lanes that are coded side by side, byte by byte; each lane
     carries the model's state and memory from its start. A byte costs what the model thinks of it,
-    as `bits_per_byte` counts. Data that would not get smaller are stored as they are.
+    about what `bits_per_byte` counts with as many streams; each lane's first costs 8 bits. Data
+    that would not get smaller are stored as they are.
 
     Everything is computed on one CPU thread in float32. Probabilities come out the same wherever
     processor, torch and sharnn are the same. Elsewhere float32 may round otherwise; `decompress`
@@ -79,7 +80,7 @@ def compress(
 
     Raises:
         InputError: the data are no bytes or hold one the model has no symbol for, ``lanes`` is out
-            of range, or the model is not on the CPU or has a single symbol.
+            of range, or the model is not on the CPU, has a single symbol or damaged weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -125,6 +126,13 @@ def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
         InputError: the data were not made by `compress`, are of another version, cut short or
             altered; the model is another one; or this machine computes other probabilities. There
             is never a wrong result.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> decompress(SHARNN(ModelConfig(dim=8, boom_dim=32)), b"no such file")
+        Traceback (most recent call last):
+        ...
+        sharnn.errors.InputError: this is no file that sharnn compressed
     """
     packed = Container.from_bytes(_bytes(data))
     _require_coding(model)

@@ -76,6 +76,8 @@ def run_convert(options: argparse.Namespace) -> int:
 
 def _turn(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes]) -> int:
     """Reads model and input, and writes what the function makes of them: all of it, or nothing."""
+    if options.output == STREAM and sys.stdout is None:
+        raise InputError("can't write to standard output: it is closed")
     if options.output != STREAM:
         files = [options.input] if options.input != STREAM else []
         _require_apart(options.output, find_model(options.model), *files)
@@ -94,6 +96,8 @@ def _turn(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes
 def _content(source: str) -> bytes:
     """All bytes of a file, or of standard input."""
     if source == STREAM:
+        if sys.stdin is None:
+            raise InputError("can't read standard input: it is closed")
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()

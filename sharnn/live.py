@@ -40,9 +40,7 @@ class LiveExplorer:
         try:
             import anywidget
         except ImportError as error:
-            raise InputError(
-                'a live explorer needs anywidget: pip install "sharnn[book]"'
-            ) from error
+            raise InputError("a live explorer needs anywidget: pip install anywidget") from error
         script = (files("sharnn") / "assets" / "live.js").read_text(encoding="utf-8")
         self.widget = anywidget.AnyWidget(_esm=script)
         self.widget.on_msg(lambda _widget, question, _buffers: self._receive(question))

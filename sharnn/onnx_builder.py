@@ -45,7 +45,7 @@ def needed(package: str) -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == root:
             raise InputError(
-                f'{root} is not installed, and ONNX files need it: pip install "sharnn[onnx]"'
+                f"{root} is not installed, and ONNX files need it: pip install onnx onnxruntime"
             ) from error
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise InputError(

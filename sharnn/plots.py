@@ -49,7 +49,7 @@ def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1)
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise InputError('pictures need matplotlib: pip install "sharnn[book]"') from error
+        raise InputError("pictures need matplotlib: pip install matplotlib") from error
     # Not by rcParams: in a notebook, a context around the first figure turns later ones off.
     figure, grid = plt.subplots(
         rows,

@@ -20,7 +20,8 @@ from sharnn.memory import State
 from sharnn.model import SHARNN
 from sharnn.stepper import Stepper
 
-# On unread Wikipedia 64 was better than 128, and 0.3 better than 0.6 or 1 (see RUNS.md).
+# Chosen on the start of the test slice, which the weights had not read: 0.3 was better than 0.6 or
+# 1, and with Adam 64 better than 128. On Python 0.6 and 1 were better (see RUNS.md).
 SEGMENT = 64  # bytes of each lane between two steps of learning
 LEARNING_RATE = 0.3
 CLIP = 1.0  # the most a gradient's norm may be: odd data must not break the model
@@ -61,7 +62,11 @@ def reproducible() -> Iterator[None]:
 
 def _precision() -> str:
     """How products of float32 matrices are computed on the CPU."""
-    return str(MATMUL.fp32_precision) if MATMUL else torch.get_float32_matmul_precision()
+    if not MATMUL:
+        return torch.get_float32_matmul_precision()
+    own = str(MATMUL.fp32_precision)
+    # What it inherits must stay so: put back as its own, it would outlive its source.
+    return "none" if own == torch.backends.mkldnn.fp32_precision else own
 
 
 def _set_precision(precision: str) -> None:
@@ -158,7 +163,8 @@ class LearningPredictor(Predictor):
     def _learn(self, x: Tensor) -> None:
         """One step on a segment and what follows each of its bytes."""
         with torch.enable_grad():
-            logits, _ = self.model(x[:, :-1], self.state)  # (lanes, segment, vocab_size)
+            # (lanes, segment, vocab_size)
+            logits, _ = self.model(x[:, :-1], self.state, memory=self.stepper.limit)
             loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
         self.optimizer.zero_grad()
         loss.backward()

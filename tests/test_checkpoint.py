@@ -321,17 +321,25 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), (InputError, "No space left")),
+        (KeyboardInterrupt("now"), (KeyboardInterrupt, "now")),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, error, told):
     path = tmp_path / "m.safetensors"
     write_atomically(path, b"old")
 
-    def no_room(descriptor):
-        raise OSError(28, "No space left on device")
+    def fail(descriptor):
+        raise error
 
-    monkeypatch.setattr(os, "fsync", no_room)
-    with pytest.raises(InputError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(told[0], match=told[1]):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_file_holds_weights_and_plain_json_only(saved):

@@ -312,6 +312,22 @@ def test_compression_reads_and_writes_streams(text, run, tmp_path):
     assert restored == content
 
 
+@pytest.mark.parametrize(
+    ("files", "closed", "message"),
+    [
+        (["-", "out"], "<&-", "can't read standard input: it is closed"),
+        (["in", "-"], ">&-", "can't write to standard output: it is closed"),
+    ],
+)
+def test_closed_streams_are_told(run, tmp_path, files, closed, message):
+    (tmp_path / "in").write_bytes(b"abc")
+    words = [sys.executable, "-m", "sharnn", "compress", str(run.resolve()), *files]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (2, f"sharnn: {message}\n")
+
+
 def test_a_damaged_file_is_told_in_one_line_and_nothing_is_written(
     capfdbinary, text, run, tmp_path
 ):

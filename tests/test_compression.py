@@ -17,7 +17,7 @@ from sharnn import InputError, bits_per_byte, compress, decompress, train
 from sharnn.coder import TOTAL, Decoder, Encoder, bits, frequencies, most_symbols
 from sharnn.compression import default_lanes
 from sharnn.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
-from sharnn.prediction import reproducible
+from sharnn.prediction import LearningPredictor, reproducible
 from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
@@ -140,6 +140,39 @@ def test_the_precision_of_the_backend_makes_no_difference(trained):
         assert matmul.fp32_precision == "bf16", "it is put back"
     finally:
         matmul.fp32_precision = precision
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
+)
+def test_a_precision_that_was_inherited_is_not_kept():
+    matmul = torch.backends.mkldnn.matmul
+    own, inherited = matmul.fp32_precision, torch.backends.fp32_precision
+    matmul.fp32_precision, torch.backends.fp32_precision = "none", "tf32"
+    try:
+        with reproducible():
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+        torch.backends.fp32_precision = "none"
+        assert matmul.fp32_precision == "none"
+    finally:
+        matmul.fp32_precision, torch.backends.fp32_precision = own, inherited
+
+
+def test_learning_sees_no_more_rows_than_the_memory(monkeypatch):
+    model, memories = small_model(memory=24), []
+    forward = type(model).forward
+
+    def counted(self, *arguments, **others):
+        memories.append(others.get("memory"))
+        return forward(self, *arguments, **others)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    with reproducible():
+        predictor = LearningPredictor(model, lanes=1, memory=10)
+        for symbol in TEXT[:70]:
+            predictor.read(np.array([symbol], dtype=np.int32))
+    assert memories == [10]
 
 
 def test_a_model_made_in_inference_mode_learns_as_well():
