@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sharnn
-from sharnn.checkpoint import write_atomically
+from sharnn.checkpoint import require_writable, write_atomically
 
 DEFAULT = Path(__file__).resolve().parent / "results.json"
 SAME_RUN = ("contender", "preset", "seed", "minutes")
@@ -44,10 +44,7 @@ def check(path: Path, quick: bool) -> None:
     Raises:
         sharnn.InputError: the file holds results of the other kind, or can't be written.
     """
-    if not path.parent.is_dir():
-        raise sharnn.InputError(f"{path.parent} is no folder")
-    if path.is_dir():
-        raise sharnn.InputError(f"{path} is a folder: give a file")
+    require_writable(path)
     if any(part["quick"] != quick for part in read_results(path).values()):
         kind = "full" if quick else "--quick"
         raise sharnn.InputError(f"{path} holds a {kind} run: give --out another file")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.checkpoint import load, write_atomically
+from sharnn.checkpoint import load, require_writable, write_atomically
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 from sharnn.page import frame, page, payload
@@ -111,9 +111,7 @@ class Explorer:
         Raises:
             InputError: it can't be written there.
         """
-        path = Path(path)
-        if path.is_dir():
-            raise InputError(f"can't write {path}: it is a folder")
+        path = require_writable(path)
         write_atomically(path, self.page().encode())
         return path
 

@@ -76,11 +76,11 @@ def run_convert(options: argparse.Namespace) -> int:
 
 def _turn(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes]) -> int:
     """Reads model and input, and writes what the function makes of them: all of it, or nothing."""
-    if options.output == STREAM and sys.stdout is None:
-        raise InputError("can't write to standard output: it is closed")
     if options.output != STREAM:
         files = [options.input] if options.input != STREAM else []
         _require_apart(options.output, find_model(options.model), *files)
+    elif sys.stdout is None:
+        raise InputError("can't write to standard output: it is closed")
     model, content = load(options.model), _content(options.input)
     made = function(model, content)
     if options.output == STREAM:

@@ -22,6 +22,9 @@ from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)
+needs_backend_settings = pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +130,7 @@ def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, 
         torch.set_default_device(None)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
-)
+@needs_backend_settings
 def test_the_precision_of_the_backend_makes_no_difference(trained):
     packed = compress(trained, TEXT[:600], lanes=8)
     matmul = torch.backends.mkldnn.matmul
@@ -142,9 +143,7 @@ def test_the_precision_of_the_backend_makes_no_difference(trained):
         matmul.fp32_precision = precision
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
-)
+@needs_backend_settings
 def test_a_precision_that_was_inherited_is_not_kept():
     matmul = torch.backends.mkldnn.matmul
     own, inherited = matmul.fp32_precision, torch.backends.fp32_precision
