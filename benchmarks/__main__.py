@@ -21,8 +21,8 @@ from benchmarks.quality import CLOCKS, CONTENDERS, PRESETS, compete
 from benchmarks.report import lines
 from benchmarks.results import DEFAULT, add_part, check, read_results
 from benchmarks.speed import speed
+from sharnn.cli.parsers import Parser, positive
 from sharnn.data import parse_split
-from sharnn.flags import Parser, positive
 
 PARTS = ("hardware", "speed", "curves", "quality")
 

@@ -10,11 +10,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from sharnn.optim.factory import make_optimizer
 from torch import Tensor, nn
 
 import sharnn
 from sharnn.data import Streams
-from sharnn.optim import make_optimizer
 
 # For each block (hidden, cell), each (1, batch, dim), and its memory (batch, rows, dim) or None.
 PlainState = list[tuple[tuple[Tensor, Tensor], Tensor | None]]

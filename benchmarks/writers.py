@@ -9,8 +9,8 @@ from torch import Tensor
 
 import sharnn
 from benchmarks.plain import PlainState, plain_from, plain_state
+from sharnn.inference.packed import WEIGHTS
 from sharnn.memory import Memory, State
-from sharnn.packed import WEIGHTS
 
 # "step" is `SHARNN.step`; the others are `sharnn.Stepper` with weights of each format it has.
 KINDS = ("plain", "step", *(f"stepper, {weights}" for weights in WEIGHTS))

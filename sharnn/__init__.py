@@ -10,29 +10,29 @@ Example:
     torch.Size([1, 19, 256])
 """
 
+from sharnn.analysis.explorer import Explorer, explore
+from sharnn.analysis.live import LiveExplorer
+from sharnn.analysis.results import Survey
+from sharnn.analysis.statistics import survey
+from sharnn.analysis.trace import Reading, read
 from sharnn.checkpoint import load, save
-from sharnn.compression import compress, decompress
+from sharnn.compression.codec import compress, decompress
 from sharnn.config import ModelConfig
-from sharnn.convert import convert
 from sharnn.data import Corpus, load_corpus
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.explorer import Explorer, explore
-from sharnn.export import export
-from sharnn.generate import generate, generate_batch
-from sharnn.lamb import Lamb
-from sharnn.live import LiveExplorer
+from sharnn.inference.sampling import generate, generate_batch
+from sharnn.inference.stepper import Stepper
+from sharnn.interop.author_names import from_reference
+from sharnn.interop.converter import convert
+from sharnn.interop.exporter import export
+from sharnn.interop.onnx_model import OnnxModel
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN
-from sharnn.muon import Muon
-from sharnn.onnx_model import OnnxModel
-from sharnn.reading import Reading, read
+from sharnn.optim.lamb import Lamb
+from sharnn.optim.muon import Muon
 from sharnn.recipe import Recipe
-from sharnn.reference import from_reference
 from sharnn.run import Result
-from sharnn.stepper import Stepper
-from sharnn.survey import survey
-from sharnn.survey_types import Survey
 from sharnn.training import resume, train
 
 __version__ = "0.1.0"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
+from sharnn.inference.packed import require_storage, to_int8
 from sharnn.model import SHARNN
-from sharnn.packed import require_storage, to_int8
 
 FORMAT = 1
 BEST, LAST = "best.safetensors", "last.safetensors"

@@ -8,9 +8,9 @@ import sys
 
 import torch
 
+from sharnn.distributed import Ranks
 from sharnn.errors import InputError
 from sharnn.precision import multiplies_bfloat16_fast
-from sharnn.ranks import Ranks
 
 
 def pick_device(name: str) -> torch.device:

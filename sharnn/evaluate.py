@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.data import as_bytes
+from sharnn.distributed import Ranks
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, evaluating, require_symbols
-from sharnn.ranks import Ranks
 
 
 def default_batch_size(size: int) -> int:

@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sharnn.checkpoint import BEST, LAST, save, write_atomically
+from sharnn.distributed import Ranks
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.model import SHARNN
-from sharnn.ranks import Ranks
 from sharnn.trainer import NonFiniteError, Trainer
 
 METRICS, SETTINGS = "metrics.jsonl", "config.json"

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from sharnn.data import Corpus, Streams
 from sharnn.device import keep_freed_memory, own_device, pick_precision
+from sharnn.distributed import current
 from sharnn.errors import InputError
 from sharnn.memory import State
 from sharnn.model import SHARNN
-from sharnn.optim import make_optimizer
-from sharnn.ranks import current
+from sharnn.optim.factory import make_optimizer
 from sharnn.recipe import Recipe
 
 SHORTEST_SEGMENT = 5
@@ -69,9 +69,9 @@ class Trainer:
 
     Where the training bytes end, all streams start over together, without a past.
 
-    Inside `sharnn.ranks.joined` each process trains its share of the streams and all processes
-    take each step together, as one process with all the streams would. Their first step gives
-    every process the first one's weights.
+    Inside `sharnn.distributed.joined` each process trains its share of the streams and all
+    processes take each step together, as one process with all the streams would. Their first step
+    gives every process the first one's weights.
 
     Args:
         model: the model; it is moved to the recipe's device.

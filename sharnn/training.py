@@ -14,9 +14,9 @@ from torch import Tensor
 from sharnn.checkpoint import LAST, TRAINING, build, read
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus
+from sharnn.distributed import Ranks, joined
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
-from sharnn.ranks import Ranks, joined
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result, Run
 from sharnn.trainer import Trainer

@@ -21,7 +21,7 @@ from torch import nn
 
 from sharnn import SHARNN, InputError, bits_per_byte, load_corpus, resume, train
 from sharnn.cli import main
-from sharnn.ranks import joined
+from sharnn.distributed import joined
 from sharnn.trainer import NonFiniteError, Trainer
 from small import small_config, small_model, small_recipe
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sharnn.compression.codec import default_lanes
 
 import sharnn
 from sharnn import InputError, bits_per_byte, compress, decompress, train
-from sharnn.coder import TOTAL, Decoder, Encoder, bits, frequencies, most_symbols
-from sharnn.compression import default_lanes
-from sharnn.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
-from sharnn.prediction import LearningPredictor, reproducible
+from sharnn.compression.coder import TOTAL, Decoder, Encoder, bits, frequencies, most_symbols
+from sharnn.compression.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
+from sharnn.compression.prediction import LearningPredictor, reproducible
 from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 

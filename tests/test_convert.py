@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sharnn import SHARNN, InputError, ModelConfig, convert, from_reference, load
 from sharnn.cli import main
-from sharnn.convert import infer_config
+from sharnn.interop.converter import infer_config
 from small import small_config, small_model
 
 GOLDEN = Path(__file__).parent / "reference" / "golden_single.npz"

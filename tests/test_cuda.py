@@ -18,8 +18,8 @@ from sharnn import (
     survey,
     train,
 )
-from sharnn.removal import top_keys
-from sharnn.replay import Replay
+from sharnn.analysis.ablation import top_keys
+from sharnn.analysis.replay import Replay
 from sharnn.trainer import Trainer
 from small import small_config, small_model, small_recipe
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from sharnn import bits_per_byte, load, resume, train
 from sharnn.cli import main
-from sharnn.ranks import Ranks, current, joined
+from sharnn.distributed import Ranks, current, joined
 from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import sharnn
 from sharnn import InputError, LiveExplorer, explore
+from sharnn.analysis.explorer import Explorer
+from sharnn.analysis.live import in_words
+from sharnn.analysis.page import STEP, dequantise, overview_edges, pack, quantise, unpack
+from sharnn.analysis.trace import read
 from sharnn.cli import main
-from sharnn.explorer import Explorer
-from sharnn.live import in_words
-from sharnn.page import STEP, dequantise, overview_edges, pack, quantise, unpack
-from sharnn.reading import read
 from small import small_model
 
 WITHIN = 0.0334  # the page says 3.3 %

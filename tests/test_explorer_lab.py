@@ -14,7 +14,7 @@ from playwright.sync_api import FrameLocator, Page, expect
 
 import sharnn
 from browser import needs_browser, open_browser
-from sharnn.live import in_words
+from sharnn.analysis.live import in_words
 from small import small_model
 
 pytestmark = [
@@ -201,7 +201,7 @@ def test_a_live_explorer_answers(open_notebook, folder):
     expect(frame.locator("#about")).to_contain_text("a memory of 50 positions")
     expect(frame.locator("#watched")).to_contain_text("n & <i>gut</i>.")
     expect(frame.locator("#live-status")).to_have_text("")
-    assert inside(page, "[...sharnn.reading.bytes]") == list(text.encode())
+    assert inside(page, "[...sharnn.analysis.trace.bytes]") == list(text.encode())
 
     # The questions are about the new text now.
     frame.locator("#watched").press("Home")

@@ -102,7 +102,7 @@ class TestNumbers:
                 page.select_option("#head", label=str(block))
             assert page.evaluate("sharnn.head.block") == block
             weights = page.evaluate(
-                "Array.from({ length: sharnn.reading.watched },"
+                "Array.from({ length: sharnn.analysis.trace.watched },"
                 " (_, i) => [...sharnn.head.weights(i)])"
             )
             expected = explorer.reading.weights[block]
@@ -585,7 +585,7 @@ class TestSpeed:
               const times = [];
               for (let k = 0; k < 25; k++) {
                 const start = performance.now();
-                sharnn.choose((sharnn.chosen + 83) % sharnn.reading.watched);
+                sharnn.choose((sharnn.chosen + 83) % sharnn.analysis.trace.watched);
                 await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
                 times.push(performance.now() - start);
               }

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sharnn import InputError, OnnxModel, export, generate, load, load_corpus
 from sharnn.cli import main
-from sharnn.onnx_graph import METADATA, NEXT, model_graph
+from sharnn.interop.onnx_graph import METADATA, NEXT, model_graph
 from small import small_model
 
 onnx = pytest.importorskip("onnx")

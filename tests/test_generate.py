@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sharnn import SHARNN, InputError, ModelConfig, generate, generate_batch
-from sharnn.generate import draw, printable, stream
-from sharnn.stepper import READ
+from sharnn.inference.sampling import draw, printable, stream
+from sharnn.inference.stepper import READ
 from small import small_model
 
 

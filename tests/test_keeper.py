@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sharnn import InputError
-from sharnn.keeper import Keeper
+from sharnn.paper.backup import Keeper
 
 FILES = ("config.json", "metrics.jsonl", "best.safetensors", "last.safetensors")
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from sharnn.optim.factory import make_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharnn import Lamb, Muon
-from sharnn.muon import orthogonalised
-from sharnn.optim import make_optimizer
+from sharnn.optim.muon import orthogonalised
 from small import small_model
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sharnn import InputError, bits_per_byte
+from sharnn.analysis.trace import pieces, read
 from sharnn.data import Window, as_bytes
-from sharnn.reading import pieces, read
 from small import small_model
 
 TEXT = bytes(torch.randint(256, (300,), generator=torch.Generator().manual_seed(5)).tolist())

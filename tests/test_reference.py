@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sharnn import SHARNN, InputError, Lamb, ModelConfig, from_reference
-from sharnn.reference import reference_parameter_count
+from sharnn.interop.author_names import reference_parameter_count
 
 FOLDER = Path(__file__).parent / "reference"
 SIZE = {"vocab_size": 64, "dim": 32, "boom_dim": 128, "layers": 4, "memory": 40, "dropout": 0.0}

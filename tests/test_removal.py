@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sharnn import InputError
-from sharnn.reading import read
-from sharnn.removal import distance_bands, keys_between, losses, random_keys, top_keys
-from sharnn.replay import Replay
+from sharnn.analysis.ablation import distance_bands, keys_between, losses, random_keys, top_keys
+from sharnn.analysis.replay import Replay
+from sharnn.analysis.trace import read
 from small import small_model
 
 TEXT = bytes(torch.randint(256, (200,), generator=torch.Generator().manual_seed(5)).tolist())

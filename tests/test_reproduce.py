@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 import sharnn
 from sharnn.cli import main
-from sharnn.keeper import Keeper
-from sharnn.reproduce import PUBLISHED, reproduce
+from sharnn.paper.backup import Keeper
+from sharnn.paper.reproduce import PUBLISHED, reproduce
 from sharnn.sample import sample_bytes
 
 SHAPE = {"dim": 16, "boom_dim": 64, "memory": 64}

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sharnn import InputError, Memory, State, Stepper, load, load_corpus
-from sharnn.packed import FEW, FloatProduct, Int8Product
-from sharnn.ring import Ring
+from sharnn.inference.packed import FEW, FloatProduct, Int8Product
+from sharnn.inference.ring import Ring
 from small import small_model
 
 SHAPES = [

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from sharnn import InputError
-from sharnn.byte_facts import BYTE_CLASSES, byte_classes, earlier_ends, tokens
-from sharnn.reading import pieces
-from sharnn.survey import QUANTILES, STRETCHES, survey
-from sharnn.survey_plots import (
+from sharnn.analysis.byte_facts import BYTE_CLASSES, byte_classes, earlier_ends, tokens
+from sharnn.analysis.figures import (
     class_figure,
     distance_figure,
     induction_figure,
     recalled_figure,
     survey_figure,
 )
-from sharnn.survey_types import Estimate
+from sharnn.analysis.results import Estimate
+from sharnn.analysis.statistics import QUANTILES, STRETCHES, survey
+from sharnn.analysis.trace import pieces
 from small import small_model
 
 TEXT = (

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharnn.optim.foreach import TogetherOptimizer
 from sharnn.precision import multiplies_bfloat16_fast
-from sharnn.together import TogetherOptimizer
 
 
 class Muon(TogetherOptimizer):

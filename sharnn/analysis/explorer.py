@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharnn.analysis.ablation import keys_between, losses, random_keys, top_keys
+from sharnn.analysis.page import frame, page, payload
+from sharnn.analysis.replay import Replay
+from sharnn.analysis.trace import Reading, read
 from sharnn.checkpoint import load, require_writable, write_atomically
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
-from sharnn.page import frame, page, payload
-from sharnn.reading import Reading, read
-from sharnn.removal import keys_between, losses, random_keys, top_keys
-from sharnn.replay import Replay
 
 MEGABYTES = 10.0
 
@@ -207,7 +207,7 @@ def explore(
         data: bytes, a path, or a uint8 tensor or array.
         watched: the most bytes to watch; fewer where the data end.
         start: offset in the data of the first watched byte; None for the first place with a full
-            memory before it (see `sharnn.reading.read`).
+            memory before it (see `sharnn.analysis.trace.read`).
         memory: M, the most positions a query may see; None takes the model's.
         segment_length: bytes read at a time; None for 256, or a quarter of M where that is less.
         name: what the page calls the model; None takes the name it was loaded by.

@@ -107,12 +107,13 @@ class HeadSurvey:
         effective_number: mean of 2 to the power of the entropy in bits.
         entropy: mean entropy in bits.
         largest: mean of each query's largest weight.
-        largest_quantiles: the largest weights' quantiles at ``sharnn.survey.QUANTILES``.
+        largest_quantiles: the largest weights' quantiles, at
+            ``sharnn.analysis.statistics.QUANTILES``.
         by_class: (classes, classes) mean relative weight over all pairs of a query and a key it
             sees. Rows are the class of the byte just read, columns that of the key's byte, in the
-            order of ``sharnn.byte_facts.BYTE_CLASSES``.
+            order of ``sharnn.analysis.byte_facts.BYTE_CLASSES``.
         recalled: the strings that occur often enough, from the most to the least recalled.
-        induction: the test for each length of ``sharnn.survey.REPEATS``.
+        induction: the test for each length of ``sharnn.analysis.statistics.REPEATS``.
     """
 
     block: int

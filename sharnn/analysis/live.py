@@ -9,9 +9,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from sharnn.analysis.explorer import Explorer, Loss
+from sharnn.analysis.trace import read
 from sharnn.errors import InputError
-from sharnn.explorer import Explorer, Loss
-from sharnn.reading import read
 
 LONGEST_MEMORY = 20_000  # rows; more would make a page of many megabytes
 LONGEST_TEXT = 1_000_000  # bytes
@@ -41,7 +41,7 @@ class LiveExplorer:
             import anywidget
         except ImportError as error:
             raise InputError("a live explorer needs anywidget: pip install anywidget") from error
-        script = (files("sharnn") / "assets" / "live.js").read_text(encoding="utf-8")
+        script = (files("sharnn.analysis") / "assets" / "live.js").read_text(encoding="utf-8")
         self.widget = anywidget.AnyWidget(_esm=script)
         self.widget.on_msg(lambda _widget, question, _buffers: self._receive(question))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.packed import WEIGHTS, require_storage, to_int8
+from sharnn.inference.packed import WEIGHTS, require_storage, to_int8
 
 if TYPE_CHECKING:
     import onnx

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.byte_facts import BYTE_CLASSES, Array, byte_classes, earlier_ends, tokens
+from sharnn.analysis.byte_facts import BYTE_CLASSES, Array, byte_classes, earlier_ends, tokens
+from sharnn.analysis.results import Estimate, HeadSurvey, Induction, Recalled, Survey
+from sharnn.analysis.trace import Piece, pieces
 from sharnn.data import as_bytes
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
-from sharnn.reading import Piece, pieces
-from sharnn.survey_types import Estimate, HeadSurvey, Induction, Recalled, Survey
 
 STRETCHES = 64  # parts of a text that count as independent of each other
 REPEATS = (3, 5, 8, 12)  # bytes that must have occurred before, in the test for induction

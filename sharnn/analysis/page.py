@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharnn.analysis.ablation import Losses
+from sharnn.analysis.trace import Reading
 from sharnn.errors import InputError
-from sharnn.reading import Reading
-from sharnn.removal import Losses
 
 SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
 OCTAVES = 24  # from the largest weight down to the faintest that is kept
@@ -248,7 +248,7 @@ def page(content: Mapping[str, Any], title: str) -> str:
     Returns:
         The HTML.
     """
-    assets = files("sharnn") / "assets"
+    assets = files("sharnn.analysis") / "assets"
 
     def text(name: str) -> str:
         return (assets / name).read_text(encoding="utf-8")

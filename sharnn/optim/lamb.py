@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.together import TogetherOptimizer
+from sharnn.optim.foreach import TogetherOptimizer
 
 WEIGHT_NORM_CAP = 10.0
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
+from sharnn.inference.stepper import Stepper
 from sharnn.model import SHARNN, require_finite
-from sharnn.stepper import Stepper
 
 
 def generate(

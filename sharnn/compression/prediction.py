@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from sharnn.coder import frequencies
+from sharnn.compression.coder import frequencies
+from sharnn.inference.stepper import Stepper
 from sharnn.memory import State
 from sharnn.model import SHARNN
-from sharnn.stepper import Stepper
 
 # Chosen on the start of the test slice, which the weights had not read: 0.3 was better than 0.6 or
 # 1, and with Adam 64 better than 128. On Python 0.6 and 1 were better (see RUNS.md).

@@ -12,25 +12,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sharnn.analysis.explorer import explore
+from sharnn.analysis.figures import survey_figure
+from sharnn.analysis.statistics import survey
 from sharnn.checkpoint import load, require_writable
+from sharnn.cli.parsers import changes
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus, Split, load_corpus, open_files
 from sharnn.device import pick_device
+from sharnn.distributed import Ranks, joined, started_rank
 from sharnn.enwik8 import enwik8_path
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.explorer import explore
-from sharnn.flags import changes
-from sharnn.generate import generate_batch, printable, stream
-from sharnn.keeper import Keeper
+from sharnn.inference.sampling import generate_batch, printable, stream
 from sharnn.model import SHARNN
+from sharnn.paper.backup import Keeper
+from sharnn.paper.reproduce import reproduce
 from sharnn.plots import check_picture_name, save_picture
-from sharnn.ranks import Ranks, joined, started_rank
 from sharnn.recipe import Recipe
-from sharnn.reproduce import reproduce
 from sharnn.run import SETTINGS, Result
-from sharnn.survey import survey
-from sharnn.survey_plots import survey_figure
 from sharnn.training import resume, train
 
 DEFAULT_PRESET = "small"

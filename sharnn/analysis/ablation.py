@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sharnn.analysis.replay import Replay
 from sharnn.errors import InputError
-from sharnn.replay import Replay
 
 
 def top_keys(weights: Tensor, visible: Tensor, k: int) -> Tensor:
@@ -165,7 +165,7 @@ def losses(
     Example:
         >>> from sharnn.config import ModelConfig
         >>> from sharnn.model import SHARNN
-        >>> from sharnn.reading import read
+        >>> from sharnn.analysis.trace import read
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64, memory=100))
         >>> replay = Replay(model, read(model, b"hello " * 50, watched=30))
         >>> lost = losses(replay, block=2, counts=(1, 10))

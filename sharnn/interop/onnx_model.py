@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
-from sharnn.onnx_builder import needed
-from sharnn.onnx_graph import METADATA, NEXT
+from sharnn.interop.onnx_builder import needed
+from sharnn.interop.onnx_graph import METADATA, NEXT
 
 OnnxState = dict[str, NDArray[np.float32]]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sharnn.checkpoint import save, write_atomically
 from sharnn.errors import InputError
+from sharnn.interop.onnx_graph import model_graph
 from sharnn.model import SHARNN
-from sharnn.onnx_graph import model_graph
 
 PROTOBUF_BYTES = 2**31 - 1  # what one ONNX file can hold
 
@@ -17,7 +17,7 @@ def export(model: SHARNN, path: str | os.PathLike[str], *, weights: str = "float
     """Writes a model as ONNX, or as one of our own files; the name's ending decides.
 
     The ONNX file holds one graph of standard operators that reads a segment of any length, one
-    byte included, and takes and gives back the state (see `sharnn.onnx_graph.model_graph`).
+    byte included, and takes and gives back the state (see `sharnn.interop.onnx_graph.model_graph`).
     `OnnxModel` runs it. Heads are collapsed in it; the model itself is not changed.
 
     Args:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sharnn.attention import SingleHeadAttention
+from sharnn.interop.onnx_builder import Described, GraphBuilder
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
-from sharnn.onnx_builder import Described, GraphBuilder
 
 if TYPE_CHECKING:
     import onnx

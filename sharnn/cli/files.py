@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sharnn.checkpoint import find_model, load, require_writable, save, write_atomically
-from sharnn.compression import compress, decompress
-from sharnn.convert import convert
+from sharnn.compression.codec import compress, decompress
 from sharnn.errors import InputError
-from sharnn.export import export
+from sharnn.interop.converter import convert
+from sharnn.interop.exporter import export
 from sharnn.model import SHARNN
 
 STREAM = "-"  # stands for standard input or output

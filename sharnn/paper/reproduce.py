@@ -14,10 +14,10 @@ from torch import Tensor
 from sharnn.checkpoint import LAST, find_model, read, read_header
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus
+from sharnn.distributed import joined
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.keeper import Keeper
-from sharnn.ranks import joined
+from sharnn.paper.backup import Keeper
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result
 from sharnn.training import resume, train

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharnn.analysis.trace import Reading, reading_cuts, symbols
 from sharnn.errors import InputError
 from sharnn.memory import State
 from sharnn.model import SHARNN, Block, evaluating
-from sharnn.reading import Reading, reading_cuts, symbols
 
 CHUNK = 128  # watched bytes computed at a time: neighbours share nearly all their keys
 
@@ -48,7 +48,7 @@ class Replay:
 
     Example:
         >>> from sharnn.config import ModelConfig
-        >>> from sharnn.reading import read
+        >>> from sharnn.analysis.trace import read
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64, memory=100))
         >>> reading = read(model, b"hello " * 50, watched=30)
         >>> replay = Replay(model, reading)

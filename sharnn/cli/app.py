@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 import sharnn
+from sharnn.analysis.explorer import MEGABYTES
 from sharnn.checkpoint import STORAGES
-from sharnn.commands import (
+from sharnn.cli.files import run_compress, run_convert, run_decompress, run_export
+from sharnn.cli.parsers import Formatter, Parser, add_fields, positive
+from sharnn.cli.training import (
     DEFAULT_PRESET,
     INTERRUPTED,
     fail,
@@ -25,12 +28,9 @@ from sharnn.commands import (
 from sharnn.config import PRESETS, ModelConfig
 from sharnn.data import parse_split
 from sharnn.errors import InputError
-from sharnn.explorer import MEGABYTES
-from sharnn.file_commands import run_compress, run_convert, run_decompress, run_export
-from sharnn.flags import Formatter, Parser, add_fields, positive
-from sharnn.packed import WEIGHTS
+from sharnn.inference.packed import WEIGHTS
+from sharnn.paper.reproduce import PUBLISHED
 from sharnn.recipe import DEVICES, Recipe
-from sharnn.reproduce import PUBLISHED
 
 NO_MEMORY = "out of memory: use a smaller model, batch_size, segment_length, memory or fewer lanes"
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sharnn.byte_facts import BYTE_CLASSES
+from sharnn.analysis.byte_facts import BYTE_CLASSES
+from sharnn.analysis.results import Estimate, Survey
 from sharnn.errors import InputError
 from sharnn.plots import BLACK, BLUE, GREY, ORANGE, panels, visible_byte
-from sharnn.survey_types import Estimate, Survey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def distance_figure(survey: Survey, block: int | None = None, axes: Axes | None 
     """Draws how the weight of a head spreads over distance, relative to an even spread.
 
     Args:
-        survey: what `sharnn.survey.survey` returned.
+        survey: what `sharnn.analysis.statistics.survey` returned.
         block: the head's block; None for the first that has one.
         axes: where to draw; None for a new figure.
 
@@ -41,7 +41,7 @@ def distance_figure(survey: Survey, block: int | None = None, axes: Axes | None 
         InputError: the block has no head, or matplotlib is missing.
 
     Example:
-        >>> from sharnn.survey import survey
+        >>> from sharnn.analysis.statistics import survey
         >>> from sharnn import SHARNN, ModelConfig
         >>> result = survey(SHARNN(ModelConfig(dim=16, boom_dim=64, memory=8)), b"abc" * 10)
         >>> [label.get_text() for label in distance_figure(result).get_xticklabels()]
@@ -79,7 +79,7 @@ def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = N
     fewer than 20 queries, and pairs that don't occur, are left grey.
 
     Args:
-        survey: what `sharnn.survey.survey` returned.
+        survey: what `sharnn.analysis.statistics.survey` returned.
         block: the head's block; None for the first that has one.
         axes: where to draw; None for a new figure.
 
@@ -126,7 +126,7 @@ def recalled_figure(
     """Draws the strings that a head recalls the most and the least, with their occurrences.
 
     Args:
-        survey: what `sharnn.survey.survey` returned.
+        survey: what `sharnn.analysis.statistics.survey` returned.
         block: the head's block; None for the first that has one.
         axes: where to draw; None for a new figure.
         count: strings at either end.
@@ -189,7 +189,7 @@ def induction_figure(survey: Survey, block: int | None = None, axes: Axes | None
     """Draws the test for induction: weight on followers, against the same byte elsewhere.
 
     Args:
-        survey: what `sharnn.survey.survey` returned.
+        survey: what `sharnn.analysis.statistics.survey` returned.
         block: the head's block; None for the first that has one.
         axes: where to draw; None for a new figure.
 
@@ -236,7 +236,7 @@ def survey_figure(survey: Survey, block: int | None = None) -> Figure:
     """Draws the four pictures of one head in one figure.
 
     Args:
-        survey: what `sharnn.survey.survey` returned.
+        survey: what `sharnn.analysis.statistics.survey` returned.
         block: the head's block; None for the first that has one.
 
     Returns:

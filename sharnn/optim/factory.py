@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharnn.lamb import Lamb
-from sharnn.muon import Muon
+from sharnn.optim.lamb import Lamb
+from sharnn.optim.muon import Muon
 
 
 def make_optimizer(

@@ -19,8 +19,8 @@ from torch.torch_version import TorchVersion
 from sharnn.checkpoint import build
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
+from sharnn.interop.author_names import from_reference
 from sharnn.model import SHARNN
-from sharnn.reference import from_reference
 
 PARAMETERS = "param/"  # prefix of parameters in an .npz that holds other arrays, too
 SAFE_TORCH = "2.6"  # before it, torch.load could run code in spite of weights_only (CVE-2025-32434)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sharnn.coder import OTHERWISE, Decoder, Encoder, most_symbols
-from sharnn.container import (
+from sharnn.compression.coder import OTHERWISE, Decoder, Encoder, most_symbols
+from sharnn.compression.container import (
     CODED,
     LEARNED,
     MOST_LANES,
@@ -18,9 +18,9 @@ from sharnn.container import (
     checksum,
     fingerprint,
 )
+from sharnn.compression.prediction import LearningPredictor, Predictor, reproducible
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_symbols
-from sharnn.prediction import LearningPredictor, Predictor, reproducible
 
 Symbols = npt.NDArray[np.int32]
 # Takes frequencies for a byte of each lane, and the places of these bytes; gives the bytes.

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharnn.errors import InputError
+from sharnn.inference.packed import pack
+from sharnn.inference.ring import Ring
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN, Block, evaluating, in_float32
-from sharnn.packed import pack
-from sharnn.ring import Ring
 
 READ = 512  # bytes read at a time before the first step
 
