@@ -1,1 +1,1 @@
-"""Measurements of this library against others on one machine: ``python -m benchmarks --help``."""
+"""Benchmarks of this library against others on one machine: ``python -m benchmarks --help``."""

@@ -1,4 +1,4 @@
-"""Measures, writes a JSON file and prints a table: ``python -m benchmarks --help``."""
+"""Benchmarks sharnn on this machine, writes the results as JSON and prints them as a table."""
 
 from __future__ import annotations
 
@@ -19,61 +19,80 @@ from benchmarks.hardware import hardware
 from benchmarks.machine import machine
 from benchmarks.quality import CLOCKS, CONTENDERS, PRESETS, compete
 from benchmarks.report import lines
-from benchmarks.results import DEFAULT, add_part, check, read_results
+from benchmarks.results import DEFAULT, add_part, read_results, require_same_kind
 from benchmarks.speed import speed
 from sharnn.cli.parsers import Parser, positive
 from sharnn.data import parse_split
+from sharnn.device import keep_freed_memory
 
 PARTS = ("hardware", "speed", "curves", "quality")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     options = Parser(prog="python -m benchmarks", description=__doc__)
     add = options.add_argument
-    add("--quick", action="store_true", help="everything small, to test the harness")
+    add("--quick", action="store_true", help="small models and few repeats, to test the harness")
     add(
         "--only",
         nargs="+",
         choices=PARTS,
         default=PARTS,
         metavar="NAME",
-        help=f"parts to measure: {', '.join(PARTS)}; the file keeps the others; default: all",
+        help=f"parts to measure: {', '.join(PARTS)}; the file keeps its other parts; default: all",
     )
     add(
         "--out",
         type=Path,
         metavar="FILE",
-        help="results; default: benchmarks/results.json, or none with --quick",
+        help="results file; default: benchmarks/results.json, or none with --quick",
     )
-    add("--threads", type=positive, metavar="N", help="threads; default: what torch takes")
-    add("--data", default="sample", metavar="FILE", help="text to learn from; default: sample")
+    add("--threads", type=positive, metavar="N", help="number of threads; default: torch's")
+    add("--data", default="sample", metavar="FILE", help="training text; default: sample")
     add("--split", type=parse_split, metavar="A,B,C", help="as in sharnn train")
-    add("--minutes", type=float, default=10.0, metavar="M", help="of each training; default: 10")
-    add("--seed", type=int, default=0, metavar="N", help="of each training; default: 0")
+    add(
+        "--minutes",
+        type=float,
+        default=10.0,
+        metavar="M",
+        help="training time of each model; default: 10",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed of each training run; default: 0",
+    )
     add(
         "--clock",
         choices=CLOCKS,
         default="wall",
-        help="of training; cpu counts the processor's time on one thread, where other work runs "
-        "beside; default: wall",
+        help="clock that limits training: wall, or cpu for the CPU time of one thread, if other "
+        "programs run on this machine; default: wall",
     )
-    add("--preset", nargs="+", choices=PRESETS, default=PRESETS, help="models to train")
+    add(
+        "--preset",
+        nargs="+",
+        choices=PRESETS,
+        default=PRESETS,
+        help="model sizes to train; default: all",
+    )
     add(
         "--contender",
         nargs="+",
         choices=CONTENDERS,
         default=CONTENDERS,
-        help="who trains; runs are merged into the file, so each can be run alone",
+        help="contenders to train; each can be run alone: the file keeps other runs; default: all",
     )
     return options
 
 
 def measure(arguments: argparse.Namespace, out: Path) -> None:
-    """Measures what was asked for.
+    """Measures the requested parts.
 
     Args:
-        arguments: what `parser` parsed.
+        arguments: the parsed command line.
         out: the results file.
 
     Raises:
@@ -83,12 +102,12 @@ def measure(arguments: argparse.Namespace, out: Path) -> None:
         torch.set_num_threads(arguments.threads)
     threads = torch.get_num_threads()
     if arguments.clock == "cpu" and threads != 1:
-        raise sharnn.InputError("--clock cpu adds up the time of all threads: give --threads 1")
+        raise sharnn.InputError("--clock cpu adds up the time of all threads: use --threads 1")
     if not 0 < arguments.minutes < math.inf:
         raise sharnn.InputError(f"--minutes must be more than 0, got {arguments.minutes}")
     if not 0 <= arguments.seed < 2**63:
         raise sharnn.InputError(f"--seed must be at least 0 and below 2**63, got {arguments.seed}")
-    check(out, arguments.quick)
+    require_same_kind(out, arguments.quick)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "hardware": lambda: hardware(arguments.quick),
         "speed": lambda: speed(threads, arguments.quick),
@@ -97,19 +116,20 @@ def measure(arguments: argparse.Namespace, out: Path) -> None:
     for name in arguments.only:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         if name == "quality":
-            qualities(arguments, out)
+            train_contenders(arguments, out)
             continue
-        facts = machine()
-        add_part(out, name, {"quick": arguments.quick, "machine": facts, **parts[name]()})
+        part = {"quick": arguments.quick, "machine": machine(), **parts[name]()}
+        add_part(out, name, part)
 
 
-def qualities(arguments: argparse.Namespace, out: Path) -> None:
-    """Trains the contenders that were asked for, one after another.
+def train_contenders(arguments: argparse.Namespace, out: Path) -> None:
+    """Trains the requested contenders, one after another.
 
     Args:
-        arguments: what `parser` parsed.
-        out: the results file; a run is in it as soon as it is done.
+        arguments: the parsed command line.
+        out: the results file; each run is added as soon as it ends.
     """
+    keep_freed_memory()  # as `sharnn train` does
     quick = arguments.quick
     size = 60_000 if quick else 4_000_000
     corpus = sharnn.load_corpus(arguments.data, arguments.split, sample_size=size)
@@ -122,29 +142,29 @@ def qualities(arguments: argparse.Namespace, out: Path) -> None:
                 contender,
                 preset,
                 corpus,
-                minutes=0.02 if quick else arguments.minutes,
+                minutes=0.005 if quick else arguments.minutes,
                 seed=arguments.seed,
-                judged=1000 if quick else None,
+                test_size=1000 if quick else None,
                 clock=arguments.clock,
             )
             add_part(out, "quality", {"quick": quick, "runs": [run]})
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs what the options say.
+    """Runs the benchmarks.
 
     Args:
-        given: the options; None takes the command line's.
+        given: the options; None for those of the command line.
 
     Returns:
-        The exit code: 0, or 2 after bad input.
+        The exit code: 0, 2 after bad input, or 130 after Ctrl-C.
     """
     try:
-        arguments = parser().parse_args(given)
+        arguments = make_parser().parse_args(given)
         with tempfile.TemporaryDirectory() as folder:
-            # A test of the harness leaves nothing behind unless it is told where.
-            nowhere = Path(folder) / "results.json"
-            out = arguments.out or (nowhere if arguments.quick else DEFAULT)
+            # A test of the harness keeps its results only if --out is given.
+            temporary = Path(folder) / "results.json"
+            out = arguments.out or (temporary if arguments.quick else DEFAULT)
             measure(arguments, out)
             for line in lines(read_results(out)):
                 print(line)
@@ -152,7 +172,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmarks: stopped; parts that were done are kept", file=sys.stderr)
+        print("benchmarks: stopped; finished parts are kept", file=sys.stderr)
         return 130
     return 0
 

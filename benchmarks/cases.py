@@ -1,6 +1,7 @@
-"""What a process of its own can measure: training, scoring, writing, and a matrix product.
+"""The cases that a `benchmarks.worker.Worker` measures: training, scoring, writing, a product.
 
-Each case prepares everything, then measures a rate per second whenever it is asked.
+Each function prepares one case and returns it; the case then measures a rate per second, as often
+as it is called.
 """
 
 from __future__ import annotations
@@ -15,45 +16,43 @@ import torch
 
 import sharnn
 from benchmarks.flops import training_flops
-from benchmarks.hardware import DTYPES, rate
-from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, plain_state
+from benchmarks.hardware import DTYPES, product_rate
+from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, to_plain_state
 from benchmarks.writers import random_state, writer
-from sharnn.trainer import Trainer
+from sharnn import Trainer
+from sharnn.device import keep_freed_memory
 
-WRITES = 16  # bytes between two looks at the clock
+WRITES = 16  # bytes written between two readings of the clock
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something to measure.
+    """A prepared measurement.
 
     Args:
-        measure: measures once.
-        facts: what JSON can hold and a reader should know.
+        measure: measures once and returns a rate per second.
+        facts: details of the case that belong in the results, as values that JSON can represent.
     """
 
     measure: Callable[[], float]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def per_second(work: Callable[[], Any], amount: float, least_seconds: float) -> float:
-    """How much is done a second by a piece of work that is repeated.
+def rate_of(work: Callable[[], Any], amount: float, min_seconds: float) -> float:
+    """Repeats a piece of work and returns the amount done per second.
 
     Args:
-        work: the piece.
-        amount: how much one piece does.
-        least_seconds: repeat for at least so long.
-
-    Returns:
-        The amount a second.
+        work: the piece of work.
+        amount: amount that one call does.
+        min_seconds: minimum duration; at least one call is made.
     """
-    start, done = time.perf_counter(), 0.0
+    start, total = time.perf_counter(), 0.0
     while True:
         work()
-        done += amount
+        total += amount
         seconds = time.perf_counter() - start
-        if seconds >= least_seconds:
-            return done / seconds
+        if seconds >= min_seconds:
+            return total / seconds
 
 
 def train(
@@ -61,28 +60,27 @@ def train(
     model: dict[str, Any],
     recipe: dict[str, Any],
     precision: str,
-    least_seconds: float,
+    min_seconds: float,
     data: str = "sample",
     sample_size: int = 1_000_000,
 ) -> Case:
-    """Bytes a second of training with a full memory.
+    """Prepares training with a full memory, in bytes per second.
+
+    The library's process keeps freed memory, as `sharnn train` does. The plain one doesn't.
 
     Args:
         kind: ``"library"`` or ``"plain"``.
-        model: the configuration.
-        recipe: changes of the recipe of the laptop presets.
-        precision: as in `sharnn.Recipe`; the plain model computes bfloat16 by `torch.autocast`.
-        least_seconds: of one measurement.
-        data: what it learns from, a file or the sample.
-        sample_size: bytes of the sample.
-
-    Returns:
-        The case.
+        model: the model's configuration.
+        recipe: changes to the recipe of the preset ``"small"``.
+        precision: as in `sharnn.Recipe`; the plain model uses `torch.autocast` for bfloat16.
+        min_seconds: minimum duration of one measurement.
+        data: training text, a file or ``"sample"``.
+        sample_size: size of the sample, in bytes.
     """
     config = sharnn.ModelConfig.from_dict(model)
     settings = dataclasses.replace(
         sharnn.Recipe.preset("small"),
-        short_segments=0.0,  # each step reads equally many bytes
+        short_segments=0.0,  # every step reads the same number of bytes
         segment_jitter=0.0,
         precision=precision,
         **recipe,
@@ -93,28 +91,26 @@ def train(
     state = random_state(config, batch, config.memory - time_)
     trainer: Trainer | PlainTrainer
     if kind == "library":
+        keep_freed_memory()
         trainer = Trainer(network, corpus, settings)
         trainer.state = state
         precision = str(trainer.dtype).removeprefix("torch.")
     else:
         trainer = PlainTrainer(plain_from(network), corpus, settings)
-        trainer.state = plain_state(state)
+        trainer.state = to_plain_state(state)
     trainer.step()
     flops = training_flops(config, batch, time_, config.memory - time_)
     facts = {"precision": precision, "flops_per_byte": flops / (batch * time_)}
-    return Case(lambda: per_second(trainer.step, batch * time_, least_seconds), facts)
+    return Case(lambda: rate_of(trainer.step, batch * time_, min_seconds), facts)
 
 
 def score(kind: str, model: dict[str, Any], size: int) -> Case:
-    """Bytes a second of scoring one stream.
+    """Prepares scoring of one stream, in bytes per second.
 
     Args:
         kind: ``"library"`` or ``"plain"``.
-        model: the configuration.
-        size: bytes to score.
-
-    Returns:
-        The case.
+        model: the model's configuration.
+        size: number of bytes to score.
     """
     config = sharnn.ModelConfig.from_dict(model)
     network = sharnn.SHARNN(config)
@@ -130,20 +126,17 @@ def score(kind: str, model: dict[str, Any], size: int) -> Case:
         def work() -> None:
             plain_bits_per_byte(plain, data, segment)
 
-    return Case(lambda: per_second(work, size, 0.0))
+    return Case(lambda: rate_of(work, size, 0.0))
 
 
-def write(kind: str, model: dict[str, Any], batch: int, least_seconds: float) -> Case:
-    """Bytes a second of writing with a full memory.
+def write(kind: str, model: dict[str, Any], batch: int, min_seconds: float) -> Case:
+    """Prepares writing with a full memory, in bytes per second.
 
     Args:
         kind: one of `benchmarks.writers.KINDS`.
-        model: the configuration.
-        batch: streams written side by side; their bytes are all counted.
-        least_seconds: of one measurement.
-
-    Returns:
-        The case.
+        model: the model's configuration.
+        batch: number of streams written in parallel; the rate counts the bytes of all of them.
+        min_seconds: minimum duration of one measurement.
     """
     config = sharnn.ModelConfig.from_dict(model)
     network = sharnn.SHARNN(config).eval()
@@ -158,22 +151,19 @@ def write(kind: str, model: dict[str, Any], batch: int, least_seconds: float) ->
                 symbols = torch.multinomial(torch.softmax(logits, -1), 1)[:, 0]
 
     work()
-    return Case(lambda: per_second(work, WRITES * batch, least_seconds))
+    return Case(lambda: rate_of(work, WRITES * batch, min_seconds))
 
 
-def product(precision: str, side: int, least_seconds: float) -> Case:
-    """Operations a second of a large square matrix product.
+def product(precision: str, side: int, min_seconds: float) -> Case:
+    """Prepares a large square matrix product, in floating point operations per second.
 
     Args:
         precision: ``"float32"`` or ``"bfloat16"``.
-        side: rows and columns.
-        least_seconds: of one measurement.
-
-    Returns:
-        The case.
+        side: number of rows, and of columns.
+        min_seconds: approximate duration of one measurement.
     """
     left, right = (torch.randn(side, side).to(DTYPES[precision]) for _ in range(2))
-    return Case(rate(left, right, least_seconds))
+    return Case(product_rate(left, right, min_seconds))
 
 
 CASES: dict[str, Callable[..., Case]] = {

@@ -1,4 +1,4 @@
-"""How time and memory grow: with the length of the memory, and with the length of the file."""
+"""Growth of time and peak memory with the length of the model's memory and of the file."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from typing import Any
 import numpy as np
 
 import sharnn
-from benchmarks.speed import measured, small_shape
+from benchmarks.speed import measure_cases, small_config
 from benchmarks.timing import spread
 
 BATCH, SEGMENT = 4, 128
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """The straight line of least squares through some points.
+def fit_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
+    """Fits a straight line to points by least squares.
 
     Args:
-        x, y: the points.
+        x, y: coordinates of the points.
 
     Returns:
-        Its slope and intercept, the residual (root of the mean square, as a share of the mean of
-        y), and the share of the variance of y that the line explains.
+        Slope and intercept, the residual (root mean square, as a fraction of the mean of y), and
+        the fraction of the variance of y that the line explains.
     """
     slope, intercept = np.polyfit(x, y, 1)
-    rest = np.asarray(y) - (slope * np.asarray(x) + intercept)
+    residuals = np.asarray(y) - (slope * np.asarray(x) + intercept)
     variance = float(np.var(y))
     return {
         "slope": float(slope),
         "intercept": float(intercept),
-        "residual": float(np.sqrt(np.mean(rest**2)) / np.mean(y)),
-        "explained": 1 - float(np.var(rest)) / variance if variance else 1.0,
+        "residual": float(np.sqrt(np.mean(residuals**2)) / np.mean(y)),
+        "explained": 1 - float(np.var(residuals)) / variance if variance else 1.0,
     }
 
 
 def curve(
-    cases: Mapping[int, tuple[str, dict[str, Any]]], amount: int, threads: int, repeats: int
+    cases: Mapping[int, tuple[str, dict[str, Any]]], amount: int, threads: int, quick: bool
 ) -> dict[str, Any]:
-    """Seconds and peak memory of one case at several lengths, measured in turns.
+    """Measures the time and peak memory of one case at several lengths.
+
+    One line is fitted to the shortest times and one to the peaks. Other programs on the machine
+    can only make a step longer, so the shortest time is the best estimate.
 
     Args:
-        cases: for each length a case of `benchmarks.cases` and its settings.
-        amount: bytes of one step; the cases count bytes a second.
-        threads, repeats: see `benchmarks.speed.measured`.
+        cases: for each length, the name of a case of `benchmarks.cases` and its settings.
+        amount: number of bytes in one step; the cases measure bytes per second.
+        threads, quick: see `benchmarks.speed.measure_cases`.
 
     Returns:
-        What the results file holds of it: the points, and a line through the least times and one
-        through the peaks. Other programs can only make a step longer, so the least time counts.
+        The entry for the results file.
     """
     named = {str(length): case for length, case in cases.items()}
-    numbers, facts = measured(named, threads, repeats)
+    numbers, facts = measure_cases(named, threads, quick)
     seconds = {length: [amount / rate for rate in rates] for length, rates in numbers.items()}
     peaks = [facts[length]["peak"]["bytes"] for length in named]
     lengths = list(cases)
@@ -60,68 +62,70 @@ def curve(
     return {
         "lengths": lengths,
         "seconds": [spread(seconds[length]) for length in named],
-        # Turn by turn, so that what slows both leaves it as it is.
+        # Ratios within a round: a disturbance that slows both cancels.
         "ratio_to_shortest": [
             spread([a / b for a, b in zip(seconds[length], shortest, strict=True)])
             for length in named
         ],
         "peak_bytes": peaks,
         "peak_ratio_to_shortest": [peak / peaks[0] for peak in peaks],
-        "time_line": line(lengths, [min(seconds[length]) for length in named]),
-        "peak_line": line(lengths, peaks),
+        "time_line": fit_line(lengths, [min(seconds[length]) for length in named]),
+        "peak_line": fit_line(lengths, peaks),
     }
 
 
 def over_memory(
-    base: sharnn.ModelConfig, lengths: Sequence[int], least: float, threads: int, repeats: int
+    base: sharnn.ModelConfig, lengths: Sequence[int], threads: int, quick: bool
 ) -> dict[str, Any]:
-    """A training step and a written byte against the length of a full memory.
+    """Measures a training step and a written byte against the length of a full memory.
 
     Args:
-        base: the model, whose memory is changed.
-        lengths: lengths of the memory.
-        least: seconds of one measurement.
-        threads, repeats: see `benchmarks.speed.measured`.
+        base: the model's configuration; its ``memory`` is replaced by each length.
+        lengths: numbers of rows of the memory.
+        threads, quick: see `benchmarks.speed.measure_cases`.
 
     Returns:
-        What the results file holds of it.
+        The entry for the results file.
     """
     models = {n: {**base.to_dict(), "memory": n} for n in lengths}
     segment = min(SEGMENT, lengths[0] // 2)
     recipe = {"batch_size": BATCH, "segment_length": segment}
-    shared = {"recipe": recipe, "precision": "auto", "least_seconds": least}
+    shared = {"recipe": recipe, "precision": "auto", "min_seconds": 0.02 if quick else 1.0}
     steps: dict[int, tuple[str, dict[str, Any]]] = {
         n: ("train", {"kind": "library", "model": model, "sample_size": 50_000, **shared})
         for n, model in models.items()
     }
     bytes_: dict[int, tuple[str, dict[str, Any]]] = {
-        n: ("write", {"kind": "step", "model": model, "batch": 1, "least_seconds": least})
+        n: (
+            "write",
+            {"kind": "step", "model": model, "batch": 1, "min_seconds": 0.02 if quick else 1.0},
+        )
         for n, model in models.items()
     }
     return {
         "model": base.to_dict(),
         "recipe": recipe,
-        "training_step": curve(steps, BATCH * segment, threads, repeats),
-        "written_byte": curve(bytes_, 1, threads, repeats),
+        "training_step": curve(steps, BATCH * segment, threads, quick),
+        "written_byte": curve(bytes_, 1, threads, quick),
     }
 
 
 def over_file(
-    base: sharnn.ModelConfig, lengths: Sequence[int], least: float, threads: int, repeats: int
+    base: sharnn.ModelConfig, lengths: Sequence[int], threads: int, quick: bool
 ) -> dict[str, Any]:
-    """A training step against the length of the file that it learns from.
+    """Measures a training step against the length of the training file.
 
     Args:
-        base: the model.
+        base: the model's configuration.
         lengths: lengths of the file, in bytes.
-        least, threads, repeats: see `over_memory`.
+        threads, quick: see `benchmarks.speed.measure_cases`.
 
     Returns:
-        What the results file holds of it.
+        The entry for the results file.
     """
     segment = min(SEGMENT, base.memory // 2)
     recipe = {"batch_size": BATCH, "segment_length": segment}
-    shared = {"recipe": recipe, "precision": "auto", "least_seconds": least}
+    shared = {"recipe": recipe, "precision": "auto", "min_seconds": 0.02 if quick else 1.0}
     with tempfile.TemporaryDirectory() as folder:
         cases: dict[int, tuple[str, dict[str, Any]]] = {}
         for length in lengths:
@@ -129,17 +133,12 @@ def over_file(
             write_text(path, length)
             settings = {"kind": "library", "model": base.to_dict(), "data": str(path), **shared}
             cases[length] = ("train", settings)
-        steps = curve(cases, BATCH * segment, threads, repeats)
+        steps = curve(cases, BATCH * segment, threads, quick)
     return {"model": base.to_dict(), "recipe": recipe, "training_step": steps}
 
 
 def write_text(path: Path, length: int) -> None:
-    """Writes a file of generated text.
-
-    Args:
-        path: the file.
-        length: its bytes.
-    """
+    """Writes a file of ``length`` bytes of the generated sample, repeated as needed."""
     text = sharnn.load_corpus("sample", sample_size=50_000).train[:].tobytes()
     with open(path, "wb") as file:
         for start in range(0, length, len(text)):
@@ -147,24 +146,24 @@ def write_text(path: Path, length: int) -> None:
 
 
 def curves(threads: int, quick: bool) -> dict[str, Any]:
-    """Measures both.
+    """Measures both kinds of growth.
 
     Args:
-        threads: threads of each process.
-        quick: small models and few repeats, to test the harness.
+        threads: number of threads of each process.
+        quick: True for small models and few repeats, to test the harness.
 
     Returns:
-        What the results file holds of it.
+        The entry for the results file.
     """
     if quick:
-        small = small_shape()
+        small = small_config()
         return {
-            "over_memory": over_memory(small, (64, 128), 0.02, threads, 2),
-            "over_file": over_file(small, (2**14, 2**16), 0.02, threads, 2),
+            "over_memory": over_memory(small, (64, 128), threads, quick),
+            "over_file": over_file(small, (2**14, 2**16), threads, quick),
         }
     base = sharnn.ModelConfig.preset("small")
     megabytes = [n * 10**6 for n in (1, 4, 16, 64)]
     return {
-        "over_memory": over_memory(base, (500, 1000, 2000, 4000, 8000), 1.0, threads, 7),
-        "over_file": over_file(base, megabytes, 1.0, threads, 7),
+        "over_memory": over_memory(base, (500, 1000, 2000, 4000, 8000), threads, quick),
+        "over_file": over_file(base, megabytes, threads, quick),
     }

@@ -1,4 +1,4 @@
-"""Floating point operations of a training step, counted from the shapes of its products."""
+"""Floating point operations of a training step, from the shapes of its matrix products."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import sharnn
 
 
 def training_flops(config: sharnn.ModelConfig, batch: int, time: int, memory: int) -> int:
-    """Operations of one step, 2 for each multiply-add; what is done element by element is free.
+    """Returns the operations of one training step.
 
-    A product of weights costs one product forward and two backward: for its input and for its
-    weights. Scores and reading are two products forward. The segment's own rows want a gradient
-    in both of their places, so they cost four backward; remembered rows want none, and cost two.
+    A multiply-add counts as 2 operations; elementwise operations are not counted. A product with
+    parameters costs one product forward and two backward, one for the gradient of its input and
+    one for that of its parameters. Attention takes two products forward, for the scores and for
+    the weighted sum. The segment's own rows need gradients as keys and as values, so they cost
+    four products backward; remembered rows need none and cost two.
 
     Args:
-        config: the model's shape.
-        batch: streams.
-        time: bytes of each stream.
-        memory: remembered rows that the head sees beside the segment.
-
-    Returns:
-        The operations.
+        config: the model's configuration.
+        batch: number of streams.
+        time: number of bytes of each stream.
+        memory: number of remembered rows that precede the segment.
     """
     dim, positions = config.dim, batch * time
-    lstm = 2 * (2 * positions * dim * 4 * dim)  # of the input and of the hidden vector
+    lstm = 2 * (2 * positions * dim * 4 * dim)  # input and hidden state
     boom = 2 * positions * dim * config.boom_dim
     output = 2 * positions * dim * config.vocab_size
     query = 2 * positions * dim * dim
-    weights = config.layers * (lstm + boom) + config.head_count * query + output
-    rows = 2 * positions * dim  # scores of one row, or reading it
-    head = (2 + 2) * memory * rows + (2 + 4) * time * rows
-    return 3 * weights + config.head_count * head
+    parameters = config.layers * (lstm + boom) + config.head_count * query + output
+    row = 2 * positions * dim  # the scores of one row, or its part in the weighted sum
+    head = (2 + 2) * memory * row + (2 + 4) * time * row
+    return 3 * parameters + config.head_count * head

@@ -1,4 +1,4 @@
-"""The limits of the machine: how fast it multiplies matrices, copies and reads memory."""
+"""Limits of the machine: the speed of matrix products, and of copying and reading memory."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.timing import compared, in_turns, seconds_of
+from benchmarks.timing import compare, in_turns, seconds_of
 
-BATCH, SEGMENT = 16, 128  # of the laptop recipes
+BATCH, SEGMENT = 16, 128  # as in the recipes of the laptop presets
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def products(dim: int, memory: int) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The shapes of the matrix products that make up most of a training step.
+    """Returns the matrix products that take most of a training step.
 
     Args:
         dim: width of the model.
-        memory: rows a query sees beside its segment.
+        memory: number of remembered rows.
 
     Returns:
-        For each product its two factors' shapes.
+        For each product, the shapes of its two factors.
     """
     positions = BATCH * SEGMENT
     return {
@@ -33,20 +33,19 @@ def products(dim: int, memory: int) -> dict[str, tuple[tuple[int, ...], tuple[in
     }
 
 
-def rate(left: Tensor, right: Tensor, least_seconds: float) -> Callable[[], float]:
-    """A measure of one matrix product.
+def product_rate(left: Tensor, right: Tensor, min_seconds: float) -> Callable[[], float]:
+    """Returns a function that measures the rate of one matrix product.
+
+    The rate is in floating point operations per second, 2 for each multiply-add.
 
     Args:
         left, right: the factors.
-        least_seconds: the product is repeated for about that long.
-
-    Returns:
-        A function that returns floating point operations a second, 2 for each multiply-add.
+        min_seconds: approximate duration of one measurement, for which the product is repeated.
     """
     flops = 2 * left.numel() * right.shape[-1]
     out = left @ right
     once = seconds_of(lambda: torch.matmul(left, right, out=out))
-    calls = max(1, round(least_seconds / max(once, 1e-7)))
+    calls = max(1, round(min_seconds / max(once, 1e-7)))
 
     def measure() -> float:
         def work() -> None:
@@ -59,14 +58,12 @@ def rate(left: Tensor, right: Tensor, least_seconds: float) -> Callable[[], floa
 
 
 def bandwidth(size: int) -> dict[str, Callable[[], float]]:
-    """Measures of memory that no cache holds.
+    """Returns functions that measure the rate of copying and of reading memory.
+
+    The rates are in bytes per second. A copied byte counts twice, as it is read and written.
 
     Args:
-        size: bytes of the tensor.
-
-    Returns:
-        For each of copying and reading a function that returns bytes a second. Copying counts
-        what is read and what is written.
+        size: size of the tensor in bytes, larger than the caches.
     """
     source = torch.ones(size // 4)
     target = torch.empty_like(source)
@@ -84,12 +81,12 @@ def hardware(quick: bool) -> dict[str, Any]:
     """Measures the limits.
 
     Args:
-        quick: small tensors and few repeats, to test the harness.
+        quick: True for small tensors and few repeats, to test the harness.
 
     Returns:
-        What the results file holds of it.
+        The entry for the results file.
     """
-    repeats, least = (3, 0.005) if quick else (15, 0.1)
+    repeats, min_seconds = (3, 0.005) if quick else (15, 0.1)
     side = 256 if quick else 2048
     measures: dict[str, Callable[[], float]] = {}
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -99,12 +96,12 @@ def hardware(quick: bool) -> dict[str, Any]:
             shapes[f"{name}, d = {dim}"] = pair
     for precision, dtype in DTYPES.items():
         for name, (left, right) in shapes.items():
-            measures[f"{name}, {precision}"] = rate(
-                torch.randn(left).to(dtype), torch.randn(right).to(dtype), least
+            measures[f"{name}, {precision}"] = product_rate(
+                torch.randn(left).to(dtype), torch.randn(right).to(dtype), min_seconds
             )
-    turns = in_turns(measures, repeats)
+    rates = in_turns(measures, repeats)
     memory = in_turns(bandwidth(2**22 if quick else 2**28), repeats)
     return {
-        "matrix_products": compared(turns, f"square, {side}, float32", "FLOP/s", "more"),
-        "memory": compared(memory, "copy", "B/s", "more"),
+        "matrix_products": compare(rates, f"square, {side}, float32", "FLOP/s", "more"),
+        "memory": compare(memory, "copy", "B/s", "more"),
     }

@@ -1,4 +1,4 @@
-"""What a reader must know of the machine, and nothing that tells whose it is."""
+"""Facts about the machine that affect the results, and none that identify its owner."""
 
 from __future__ import annotations
 
@@ -17,18 +17,14 @@ import sharnn
 
 
 def machine() -> dict[str, Any]:
-    """The facts that go with every measurement.
-
-    Returns:
-        Names and values that JSON can hold.
-    """
-    can_tell = hasattr(torch.cpu, "get_capabilities")
-    capabilities = dict(torch.cpu.get_capabilities()) if can_tell else {}
+    """Returns the facts recorded with every measurement, as values that JSON can represent."""
+    has_capabilities = hasattr(torch.cpu, "get_capabilities")
+    capabilities = dict(torch.cpu.get_capabilities()) if has_capabilities else {}
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "avx512_bf16": capabilities.get("avx512_bf16"),  # None: this torch can't tell
+        "avx512_bf16": capabilities.get("avx512_bf16"),  # None: torch is too old to report it
         "amx_bf16": capabilities.get("amx_bf16"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -40,17 +36,17 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit that was measured, marked where files have changed since."""
+    """Returns the commit that is checked out, with a ``+`` if files have been changed since."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "?"
-    return said.stdout.strip()
+    return result.stdout.strip()
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Returns the processor's name, or its architecture if the system doesn't report the name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -58,13 +54,10 @@ def _processor() -> str:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held so far.
+    """Returns the peak memory of this process so far, in bytes.
 
-    Linux hands the parent's peak down to a new process in ``ru_maxrss``; VmHWM is the process's
-    own, so it goes first where there is one.
-
-    Returns:
-        The bytes.
+    On Linux a new process inherits its parent's ``ru_maxrss``. VmHWM is the process's own, so it
+    is used if available.
     """
     status = Path("/proc/self/status")
     if status.exists():

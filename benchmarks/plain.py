@@ -1,7 +1,8 @@
-"""The model straight from its equations: what the library's faster arrangement is measured against.
+"""A literal implementation of the model's equations, the baseline for the library's faster one.
 
-The memory and the segment are joined, keys and values are gated one by one, and a byte is written
-by a whole pass of `Plain.forward`. The parameters have the library's names, so its weights load.
+It concatenates the memory and the segment, computes all keys and values before it uses them, and
+writes a byte with a full pass of `Plain.forward`. Its parameters have the library's names, so it
+can load the library's parameters.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import math
 
 import torch
 import torch.nn.functional as F
-from sharnn.optim.factory import make_optimizer
 from torch import Tensor, nn
 
 import sharnn
-from sharnn.data import Streams
+from sharnn.optim import make_optimizer
+from sharnn.streams import Streams
 
-# For each block (hidden, cell), each (1, batch, dim), and its memory (batch, rows, dim) or None.
+# For each block: (hidden, cell), each (1, batch, dim), and its memory (batch, rows, dim) or None.
 PlainState = list[tuple[tuple[Tensor, Tensor], Tensor | None]]
 
 
 class PlainHead(nn.Module):
-    """The single head, with keys and values made before they are used."""
+    """Single-headed attention that computes all keys and values before it uses them."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -33,7 +34,10 @@ class PlainHead(nn.Module):
         self.value_shape = nn.Linear(dim, 2 * dim)
 
     def forward(self, h: Tensor, kv: Tensor, dropout: float) -> Tensor:
-        """Reads rows ``kv`` (batch, rows, dim) for ``h`` (batch, time, dim), their newest."""
+        """Attends from ``h`` (batch, time, dim) to ``kv`` (batch, rows, dim).
+
+        The last ``time`` rows of ``kv`` belong to the positions of ``h``.
+        """
         # q = sigma(q_s) LN_q(W_q h + b_q);  k = sigma(k_s) kv;  v = v_gate kv
         q = torch.sigmoid(self.query_scale) * self.query_norm(self.query(h))  # (batch, time, dim)
         c, f = self.value_shape(torch.sigmoid(self.value_scale)).chunk(2)  # (dim,) each
@@ -42,13 +46,13 @@ class PlainHead(nn.Module):
         q, v = F.dropout(q, dropout, self.training), F.dropout(v, dropout, self.training)
         scores = q @ k.transpose(1, 2) / math.sqrt(h.shape[-1])  # (batch, time, rows)
         time, rows = scores.shape[1:]
-        later = torch.ones(time, rows, dtype=torch.bool, device=h.device).triu(rows - time + 1)
-        weights = torch.softmax(scores.masked_fill(later, -math.inf), dim=-1)
-        return F.dropout(weights, dropout, self.training) @ v  # (batch, time, dim)
+        future = torch.ones(time, rows, dtype=torch.bool, device=h.device).triu(rows - time + 1)
+        attention = torch.softmax(scores.masked_fill(future, -math.inf), dim=-1)
+        return F.dropout(attention, dropout, self.training) @ v  # (batch, time, dim)
 
 
 class PlainBlock(nn.Module):
-    """One block: LSTM, the head where it has one, Boom."""
+    """One block: LSTM, attention if it has a head, and Boom."""
 
     def __init__(self, config: sharnn.ModelConfig, has_head: bool) -> None:
         super().__init__()
@@ -68,7 +72,7 @@ class PlainBlock(nn.Module):
     def forward(
         self, h: Tensor, lstm_state: tuple[Tensor, Tensor] | None, memory: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
-        """Takes a segment (batch, time, dim) through the block, and returns what it carries on."""
+        """Returns the block's output (batch, time, dim), its LSTM state and its memory."""
         time, dim = h.shape[1:]
         # h = drop(LSTM(LN_start(h)))
         h, (hidden, cell) = self.lstm(self.start_norm(h), lstm_state)
@@ -94,19 +98,21 @@ class PlainBlock(nn.Module):
 
 
 class Plain(nn.Module):
-    """The whole model.
+    """The complete model.
 
     Args:
-        config: its shape. The paper's memory window, and segments no longer than the memory.
+        config: the configuration, with the paper's memory window and not collapsed.
 
     Raises:
-        sharnn.InputError: the shape is one that this model does not have.
+        sharnn.InputError: the configuration has another memory window or is collapsed.
     """
 
     def __init__(self, config: sharnn.ModelConfig) -> None:
         super().__init__()
         if config.memory_window != "segment" or config.collapsed:
-            raise sharnn.InputError("the plain model has the paper's window and its value matrix")
+            raise sharnn.InputError(
+                "the plain model needs memory_window 'segment' and a model that is not collapsed"
+            )
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         heads = config.attention_layers
@@ -117,51 +123,43 @@ class Plain(nn.Module):
         """Predicts the next byte at each position of x (batch, time).
 
         Args:
-            x: (batch, time) integers.
-            state: what the call before returned.
+            x: (batch, time) integers, at most as long as the memory.
+            state: returned by the previous call; None at the start.
 
         Returns:
-            Logits (batch, time, vocab_size) and the next state.
+            Logits (batch, time, vocab_size) and the new state.
 
         Raises:
             sharnn.InputError: the segment is longer than the memory.
         """
         if x.shape[1] > self.config.memory:
-            raise sharnn.InputError(f"a segment has at most {self.config.memory} bytes here")
+            raise sharnn.InputError(
+                f"the plain model reads at most {self.config.memory} bytes at a time, "
+                f"got {x.shape[1]}"
+            )
         dropout = self.config.dropout
         h = F.dropout(self.embedding(x), dropout, self.training)  # (batch, time, dim)
-        carried: PlainState = []
+        new_state: PlainState = []
         for i, block in enumerate(self.blocks):
             lstm_state, memory = state[i] if state else (None, None)
             h, lstm_state, memory = block(h, lstm_state, memory)
-            carried.append((lstm_state, memory))
+            new_state.append((lstm_state, memory))
         h = F.dropout(h, dropout, self.training)
-        return F.linear(h, self.embedding.weight, self.output_bias), carried
+        return F.linear(h, self.embedding.weight, self.output_bias), new_state
 
 
 def plain_from(model: sharnn.SHARNN) -> Plain:
-    """The plain model with the weights and the training mode of a model of the library.
+    """Returns a plain model with a copy of the parameters of a library model that isn't collapsed.
 
-    Args:
-        model: not collapsed.
-
-    Returns:
-        The plain model; it shares no tensors with the other.
+    It is in the same mode, training or evaluation.
     """
     plain = Plain(model.config)
     plain.load_state_dict(model.state_dict())
     return plain.train(model.training)
 
 
-def plain_state(state: sharnn.State) -> PlainState:
-    """The same past for the plain model.
-
-    Args:
-        state: a state of the library.
-
-    Returns:
-        The state.
-    """
+def to_plain_state(state: sharnn.State) -> PlainState:
+    """Converts a state of the library to one of the plain model."""
     pairs = zip(state.lstm, state.memory, strict=True)
     return [
         ((hidden[None], cell[None]), None if memory is None else memory.rows.clone())
@@ -170,33 +168,25 @@ def plain_state(state: sharnn.State) -> PlainState:
 
 
 class PlainTrainer:
-    """A loop as short as can be, with the library's optimiser and the recipe's settings.
+    """A minimal training loop with the library's optimiser.
 
     Args:
         model: the model.
-        corpus: what it learns from.
-        recipe: batch size, segments, optimiser, learning rate, clipping, and the precision of
-            the forward pass: ``"float32"`` or ``"bfloat16"``.
+        corpus: the training data.
+        recipe: batch size, segment lengths, optimiser, learning rate, clipping, and the precision
+            of the forward pass: ``"float32"`` or ``"bfloat16"``.
     """
 
     def __init__(self, model: Plain, corpus: sharnn.Corpus, recipe: sharnn.Recipe) -> None:
         self.model, self.recipe = model, recipe
         self.streams = Streams(corpus.train, recipe.batch_size)
-        self.optimizer = make_optimizer(
-            model,
-            recipe.optimizer,
-            recipe.lr,
-            (recipe.beta1, recipe.beta2),
-            recipe.eps,
-            recipe.weight_decay,
-            recipe.min_trust,
-        )
+        self.optimizer = make_optimizer(model, recipe)
         self.state: PlainState | None = None
         self.offset = self.step_count = 0
 
     def step(self) -> float:
-        """Reads the next segment of every stream, moves the weights, returns the loss in nats."""
-        length = self.recipe.segment(self.step_count)
+        """Trains on the next segment of every stream and returns the loss in nats per byte."""
+        length = self.recipe.segment_length_at(self.step_count)
         if self.streams.length - self.offset < length:
             self.offset, self.state = 0, None
         x, y = self.streams.segment(self.offset, length)  # (batch, time) both
@@ -217,15 +207,12 @@ class PlainTrainer:
 
 @torch.no_grad()
 def plain_bits_per_byte(model: Plain, data: bytes, segment_length: int) -> float:
-    """Bits per byte of one stream, read segment by segment with the state carried.
+    """Returns the bits per byte of one stream, read in segments with carried state.
 
     Args:
-        model: the model.
+        model: the model; it is left in evaluation mode.
         data: the bytes; the first is not predicted.
-        segment_length: bytes read at a time.
-
-    Returns:
-        Bits per byte.
+        segment_length: number of bytes read at a time.
     """
     model.eval()
     symbols = torch.tensor(list(data))[None]  # (1, bytes)

@@ -1,4 +1,4 @@
-"""Bits per byte after equal time of training: models and recipes on one machine, the same bytes."""
+"""Bits per byte of several models and recipes after equal training time on the same data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from benchmarks.transformer import (
     parameter_count,
     window_bits,
 )
-from sharnn.precision import multiplies_bfloat16_fast
-from sharnn.trainer import Trainer
+from sharnn import Trainer
+from sharnn.device import has_fast_bfloat16
 
 CONTENDERS = (
     "library",
@@ -33,8 +33,8 @@ CONTENDERS = (
 )
 PRESETS = ("tiny", "small")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-LOOKS = 10  # validations of a run; their time is not counted
-# Chosen by a search on the first 3.2 MB of enwik8: see RUNS.md.
+VALIDATIONS = 10  # per run; their time is not counted
+# Found by a search on the first 3.2 MB of enwik8: see RUNS.md.
 TRANSFORMERS = {
     "tiny": TransformerRecipe(dim=128, depth=4, heads=2, context=128, batch_size=16, lr=4e-3),
     "small": TransformerRecipe(dim=256, depth=4, heads=4, context=64, batch_size=32, lr=8e-3),
@@ -42,23 +42,20 @@ TRANSFORMERS = {
 
 
 def sha_rnn_recipe(contender: str, preset: str, minutes: float) -> sharnn.Recipe:
-    """The training of one of the contenders that are SHA-RNNs.
+    """Returns the recipe of a contender that is an SHA-RNN.
 
     Args:
-        contender: one of `CONTENDERS`; where only the model differs, the library's.
-        preset: the model's name.
-        minutes: how long it may train.
-
-    Returns:
-        The recipe.
+        contender: one of `CONTENDERS`; those that differ only in the model have the same recipe.
+        preset: name of the model.
+        minutes: training time.
     """
-    own = dataclasses.replace(sharnn.Recipe.preset(preset), minutes=minutes)
+    recipe = dataclasses.replace(sharnn.Recipe.preset(preset), minutes=minutes)
     if contender == "paper":
         published = sharnn.Recipe.preset("paper")
         return dataclasses.replace(published, epochs=None, minutes=minutes, precision="float32")
-    if contender == "lamb":  # what a search among short runs found for LAMB: see RUNS.md
+    if contender == "lamb":  # found by a search over short runs: see RUNS.md
         return dataclasses.replace(
-            own,
+            recipe,
             batch_size=16,
             segment_length=128,
             optimizer="lamb",
@@ -68,43 +65,43 @@ def sha_rnn_recipe(contender: str, preset: str, minutes: float) -> sharnn.Recipe
             schedule="constant",
             warmup_steps=100,
         )
-    return own
+    return recipe
 
 
-def contestant(
+def prepare(
     contender: str, preset: str, corpus: sharnn.Corpus, minutes: float, seed: int
 ) -> tuple[Any, Callable[[Any], float], dict[str, Any]]:
-    """A contender that is ready to train.
+    """Prepares a contender for training.
 
     Args:
         contender: one of `CONTENDERS`.
-        preset: the model it has, or whose number of parameters it has.
-        corpus: what it learns from.
-        minutes: how long it may train.
-        seed: of weights and text.
+        preset: name of the model; a Transformer gets the same number of parameters.
+        corpus: the training data.
+        minutes: training time.
+        seed: seed of the parameters, of dropout and of the choice of text.
 
     Returns:
-        Its trainer, a function that gives bits per byte of some bytes, and its settings.
+        Its trainer, a function that returns the bits per byte of given data, and its settings.
 
     Raises:
-        sharnn.InputError: the corpus is too short, or x-transformers is missing.
+        sharnn.InputError: the corpus is too short, or x-transformers is not installed.
     """
     config = sharnn.ModelConfig.preset(preset)
     if contender.startswith("transformer"):
         own = TRANSFORMERS[preset]
         if contender == "transformer-adamw":
             own = dataclasses.replace(own, optimizer="adamw", lr=2e-3)
-        if multiplies_bfloat16_fast(torch.device("cpu")):
+        if has_fast_bfloat16(torch.device("cpu")):
             own = dataclasses.replace(own, precision="bfloat16")
         recipe = dataclasses.replace(sharnn.Recipe.preset(preset), minutes=minutes, seed=seed)
         size = sharnn.SHARNN(config).parameter_count()
-        rival = TransformerTrainer(corpus, size, own, recipe)
+        transformer = TransformerTrainer(corpus, size, own, recipe)
         stride = own.context // 4
 
-        def slide(data: Any) -> float:
-            return window_bits(rival.model, data, own.context, stride, own.precision)
+        def score(data: Any) -> float:
+            return window_bits(transformer.model, data, own.context, stride, own.precision)
 
-        return rival, slide, {**dataclasses.asdict(own), "stride": stride}
+        return transformer, score, {**dataclasses.asdict(own), "stride": stride}
     if contender == "paper":
         config = dataclasses.replace(config, dropout=0.1)
     if contender == "no-head":
@@ -127,41 +124,42 @@ def compete(
     corpus: sharnn.Corpus,
     minutes: float,
     seed: int = 0,
-    judged: int | None = None,
+    test_size: int | None = None,
     clock: str = "wall",
 ) -> dict[str, Any]:
-    """Trains one contender for some minutes and scores it on the test bytes.
+    """Trains one contender for the given time and scores it on the test data.
 
     Only the time inside training steps counts.
 
     Args:
-        contender, preset, corpus, minutes, seed: see `contestant`.
-        judged: test bytes to score; None for all.
-        clock: ``"wall"``, or ``"cpu"`` for the time that the processor gave to this process.
+        contender, preset, corpus, minutes, seed: see `prepare`.
+        test_size: number of test bytes to score; None for all.
+        clock: ``"wall"``, or ``"cpu"`` for the CPU time of this process.
 
     Returns:
-        What the results file holds of the run.
+        The entry for the results file.
 
     Raises:
-        sharnn.InputError: as `contestant`.
+        sharnn.InputError: see `prepare`.
     """
-    trainer, bits, settings = contestant(contender, preset, corpus, minutes, seed)
-    valid = corpus.valid[: min(50_000, len(corpus.valid) if judged is None else judged)]
+    trainer, bits, settings = prepare(contender, preset, corpus, minutes, seed)
+    valid = corpus.valid[: min(50_000, len(corpus.valid) if test_size is None else test_size)]
     now, begin = CLOCKS[clock], time.perf_counter()
-    read, losses = 0, []
+    seconds, bytes_read, losses = 0.0, 0, []
     training: list[list[float]] = []  # seconds, bits per byte
     validation: list[list[float]] = []
-    while trainer.done < 1:
+    while trainer.progress < 1:
         start = now()
         result = trainer.step()
-        trainer.seconds += now() - start
-        read += result.size
+        seconds += now() - start
+        trainer.seconds = seconds  # by the chosen clock, instead of the trainer's own
+        bytes_read += result.size
         losses.append(result.loss / math.log(2))
-        if trainer.done >= (len(validation) + 1) / LOOKS:
-            training.append([round(trainer.seconds, 1), round(sum(losses) / len(losses), 4)])
-            validation.append([round(trainer.seconds, 1), round(bits(valid), 4)])
+        if trainer.progress >= (len(validation) + 1) / VALIDATIONS:
+            training.append([round(seconds, 1), round(sum(losses) / len(losses), 4)])
+            validation.append([round(seconds, 1), round(bits(valid), 4)])
             losses = []
-    test = corpus.test[:] if judged is None else corpus.test[:judged]
+    test = corpus.test[:] if test_size is None else corpus.test[:test_size]
     return {
         "contender": contender,
         "preset": preset,
@@ -171,15 +169,15 @@ def compete(
         "wall_seconds": round(time.perf_counter() - begin),
         "parameters": parameter_count(trainer.model),
         "steps": trainer.step_count,
-        "bytes_read": read,
-        "bytes_per_second": read / trainer.seconds,
+        "bytes_read": bytes_read,
+        "bytes_per_second": bytes_read / seconds,
         "test_bits_per_byte": bits(test),
         "test_bytes": len(test),
         "training": training,
         "validation": validation,
         "settings": settings,
         "data": {
-            # A file's name without its folder.
+            # Without the folder of the file, which is private.
             "name": corpus.name if corpus.is_sample else Path(corpus.name).name,
             "is_sample": corpus.is_sample,
             "training_bytes": len(corpus.train),

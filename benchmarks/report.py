@@ -1,4 +1,4 @@
-"""The results as text for a terminal."""
+"""Formats the results as text for a terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def amount(value: float, unit: str) -> str:
-    """A number with its unit, as people write it.
+    """Formats a number with three digits, a unit prefix if it is large, and its unit.
 
     Args:
         value: the number.
-        unit: B, B/s, FLOP/s or s.
-
-    Returns:
-        Three digits, a prefix where there are more, and the unit.
+        unit: ``"B"``, ``"B/s"``, ``"FLOP/s"`` or ``"s"``.
     """
     if unit == "s":
         return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
@@ -27,14 +24,14 @@ def amount(value: float, unit: str) -> str:
 
 
 def compared_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
-    """The lines of one comparison.
+    """Yields the lines of one comparison.
 
     Args:
-        title: what was compared.
-        result: what `benchmarks.timing.compared` returned.
+        title: heading of the comparison.
+        result: returned by `benchmarks.timing.compare`.
 
     Yields:
-        A line for each case: median, its spread, and the ratio to the baseline with its spread.
+        The heading, then for each case its median, and its ratio to the baseline with the spread.
     """
     yield f"{title} (ratio to {result['baseline']}; {result['better']} is better)"
     for name, case in result["cases"].items():
@@ -47,14 +44,11 @@ def compared_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
 
 
 def peak_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
-    """The lines of one comparison of peak memory.
+    """Yields the lines of one comparison of peak memory.
 
     Args:
-        title: what was compared.
-        result: what `benchmarks.speed.peaks` returned.
-
-    Yields:
-        A line for each case.
+        title: heading of the comparison.
+        result: returned by `benchmarks.speed.compare_peaks`.
     """
     yield f"{title}, peak memory (ratio to {result['baseline']})"
     for name, case in result["cases"].items():
@@ -62,14 +56,11 @@ def peak_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
 
 
 def curve_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
-    """The lines of one curve.
+    """Yields the lines of one curve: a heading, one for each length, and one for the fits.
 
     Args:
-        title: what was measured against what.
-        result: what `benchmarks.curves.curve` returned.
-
-    Yields:
-        A line for each length, and one for the fits.
+        title: heading of the curve.
+        result: returned by `benchmarks.curves.curve`.
     """
     yield f"{title} (ratio to {result['lengths'][0]:,})"
     for i, length in enumerate(result["lengths"]):
@@ -80,21 +71,18 @@ def curve_lines(title: str, result: dict[str, Any]) -> Iterator[str]:
             f"   {amount(result['peak_bytes'][i], 'B'):>12}"
         )
     yield (
-        f"  from a straight line: time {result['time_line']['residual']:.1%}, "
-        f"memory {result['peak_line']['residual']:.1%} of the mean"
+        f"  residual of a straight line: time {result['time_line']['residual']:.1%}, "
+        f"peak memory {result['peak_line']['residual']:.1%} of the mean"
     )
 
 
 def quality_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """The lines of the comparison at equal time.
+    """Yields the lines of the comparison after equal training time.
 
     Args:
-        runs: what `benchmarks.quality.compete` returned, run by run.
-
-    Yields:
-        A line for each run.
+        runs: returned by `benchmarks.quality.compete`, one for each run.
     """
-    yield "test bits per byte after equal time of training (less is better)"
+    yield "test bits per byte after equal training time (less is better)"
     for run in runs:
         yield (
             f"  {run['preset']:6} {run['minutes']:g} min  {run['contender']:12} seed {run['seed']}"
@@ -104,13 +92,10 @@ def quality_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def lines(parts: dict[str, Any]) -> Iterator[str]:
-    """All results.
+    """Yields the lines of all results.
 
     Args:
-        parts: what the results file holds.
-
-    Yields:
-        Lines of text.
+        parts: the parts of the results file.
     """
     if "hardware" in parts:
         yield from compared_lines("matrix products", parts["hardware"]["matrix_products"])
@@ -123,14 +108,14 @@ def lines(parts: dict[str, Any]) -> Iterator[str]:
         for name, result in speed["scoring"].items():
             yield from compared_lines(f"scoring, {name}", result["speed"])
         for result in [*speed["writing"], *speed["writing_side_by_side"]]:
-            title = f"writing, d = {result['model']['dim']}, {result['batch']} at a time"
+            title = f"writing, d = {result['model']['dim']}, {result['batch']} in parallel"
             yield from compared_lines(title, result["speed"])
             yield from peak_lines(title, result["peak_memory"])
         yield from compared_lines("import", speed["import"])
     if "curves" in parts:
         rows, file = parts["curves"]["over_memory"], parts["curves"]["over_file"]
-        yield from curve_lines("a training step, by rows of memory", rows["training_step"])
-        yield from curve_lines("a written byte, by rows of memory", rows["written_byte"])
-        yield from curve_lines("a training step, by bytes of the file", file["training_step"])
+        yield from curve_lines("training step, by rows of memory", rows["training_step"])
+        yield from curve_lines("written byte, by rows of memory", rows["written_byte"])
+        yield from curve_lines("training step, by bytes of the file", file["training_step"])
     if "quality" in parts:
         yield from quality_lines(parts["quality"]["runs"])

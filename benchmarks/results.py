@@ -1,4 +1,4 @@
-"""The results file: parts that are measured at different times join in one JSON file."""
+"""The results file: one JSON file whose parts can be measured at different times."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ import sharnn
 from sharnn.checkpoint import require_writable, write_atomically
 
 DEFAULT = Path(__file__).resolve().parent / "results.json"
-SAME_RUN = ("contender", "preset", "seed", "minutes")
+RUN_KEY = ("contender", "preset", "seed", "minutes")
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The parts that a results file holds.
-
-    Args:
-        path: the file; it need not be there.
-
-    Returns:
-        For each part what was measured.
+    """Returns the parts of a results file by name; none if the file doesn't exist.
 
     Raises:
-        sharnn.InputError: the file is no results file.
+        sharnn.InputError: the file can't be read, or it is not a results file.
     """
     try:
         return json.loads(path.read_text())["parts"] if path.exists() else {}
@@ -34,39 +28,41 @@ def read_results(path: Path) -> dict[str, Any]:
         raise sharnn.InputError(f"{path} can't be read as benchmark results") from error
 
 
-def check(path: Path, quick: bool) -> None:
-    """Sees to it that a test of the harness does not overwrite measurements, nor join them.
+def require_same_kind(path: Path, quick: bool) -> None:
+    """Checks that results can be written to a file without mixing quick and full runs.
 
     Args:
-        path: where results would go.
-        quick: whether everything is small.
+        path: the results file; it may not exist yet.
+        quick: True for a quick run, which only tests the harness.
 
     Raises:
-        sharnn.InputError: the file holds results of the other kind, or can't be written.
+        sharnn.InputError: the file has results of the other kind, or can't be written.
     """
     require_writable(path)
     if any(part["quick"] != quick for part in read_results(path).values()):
         kind = "full" if quick else "--quick"
-        raise sharnn.InputError(f"{path} holds a {kind} run: give --out another file")
+        raise sharnn.InputError(
+            f"{path} has results of a {kind} run: choose another file with --out"
+        )
 
 
 def add_part(path: Path, name: str, part: dict[str, Any]) -> None:
-    """Puts a part into the file, in place of an older one; other parts stay.
+    """Adds a part to a results file, or replaces it; other parts stay.
 
-    Runs of the part ``"quality"`` are added one by one, in place of an older one of the same
-    contender, preset, seed and time. Several processes may write to one file.
+    In the part ``"quality"``, a run replaces only an older run of the same contender, preset, seed
+    and training time. Several processes may write to one file at the same time.
 
     Args:
-        path: the file.
-        name: of the part.
-        part: what was measured.
+        path: the results file.
+        name: name of the part.
+        part: the measurements.
     """
-    with _alone(path):
+    with _locked(path):
         parts = read_results(path)
         if name == "quality":
-            fresh = {_key(run) for run in part["runs"]}
-            before = parts.get(name, {"runs": []})["runs"]
-            kept = [run for run in before if _key(run) not in fresh]
+            new = {_key(run) for run in part["runs"]}
+            old_runs = parts.get(name, {"runs": []})["runs"]
+            kept = [run for run in old_runs if _key(run) not in new]
             part = {**part, "runs": sorted([*kept, *part["runs"]], key=_key)}
         parts[name] = part
         ordered = {key: parts[key] for key in sorted(parts)}
@@ -74,12 +70,12 @@ def add_part(path: Path, name: str, part: dict[str, Any]) -> None:
 
 
 def _key(run: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(run[name] for name in SAME_RUN)
+    return tuple(run[name] for name in RUN_KEY)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process is between reading the file and writing it."""
+def _locked(path: Path) -> Iterator[None]:
+    """Waits until no other process is updating the file, and keeps others waiting."""
     lock = path.with_name(path.name + ".lock")
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Repeats, their spread, and the ratio of two things that were measured in turns."""
+"""Repeated measurements, their spread, and ratios of cases that were measured in turns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Any
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, lowest and highest of some repeats, and how many there were.
+    """Returns median, minimum, maximum and number of repeated measurements.
 
     Args:
-        values: one number of each repeat.
-
-    Returns:
-        What the results file holds of them.
+        values: one number for each repeat.
     """
     return {
         "median": statistics.median(values),
@@ -26,14 +23,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds that a call takes.
-
-    Args:
-        work: what to call.
-
-    Returns:
-        The seconds.
-    """
+    """Calls a function and returns the seconds it takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -42,38 +32,38 @@ def seconds_of(work: Callable[[], Any]) -> float:
 def in_turns(
     measures: Mapping[str, Callable[[], float]], repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Measures several things in turns, A B A B, so that a busy moment meets all of them.
+    """Measures several cases in turns, A B A B, so that a disturbance affects all of them.
 
     Args:
-        measures: for each name a function that measures once and returns a number.
-        repeats: numbers wanted of each.
-        warm_up: rounds that are thrown away first.
+        measures: by name, a function that measures once and returns a number.
+        repeats: number of measurements of each case.
+        warm_up: number of rounds before them, whose results are discarded.
 
     Returns:
-        The numbers of each name.
+        The measurements by name.
     """
     numbers: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(warm_up + repeats):
+    for round_ in range(warm_up + repeats):
         for name, measure in measures.items():
             number = measure()
-            if turn >= warm_up:
+            if round_ >= warm_up:
                 numbers[name].append(number)
     return numbers
 
 
-def compared(
+def compare(
     numbers: Mapping[str, Sequence[float]], baseline: str, unit: str, better: str
 ) -> dict[str, Any]:
-    """What was measured of each name, and its ratio to the baseline's, turn by turn.
+    """Compares each case with a baseline, by the ratios within each round.
 
     Args:
-        numbers: what `in_turns` returned.
-        baseline: the name that all are divided by.
-        unit: of the numbers.
+        numbers: returned by `in_turns`.
+        baseline: name of the case that the others are divided by.
+        unit: unit of the numbers.
         better: ``"more"`` or ``"less"``.
 
     Returns:
-        What the results file holds of it.
+        The entry for the results file.
     """
     cases = {}
     for name, values in numbers.items():

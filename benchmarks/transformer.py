@@ -1,8 +1,8 @@
-"""A Transformer of the x-transformers package, as large as a SHA-RNN, and how it is trained here.
+"""A Transformer from the package x-transformers with as many parameters as an SHA-RNN.
 
-It has what that package recommends today: rotary positions, RMSNorm, a gated feed-forward layer
-without biases. Beside it stands everything that makes the comparison fair: the same optimiser, a
-learning rate and a context length of its own, and windows that overlap when it is judged.
+It has the components that the package recommends: rotary positions, RMSNorm, and gated
+feed-forward layers without biases. To make the comparison fair, it is trained with the same
+optimiser, has its own learning rate and context length, and is scored on overlapping windows.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from torch import nn
 
 import sharnn
 from sharnn.data import as_bytes
-from sharnn.device import keep_freed_memory
 
 
 @dataclass(frozen=True)
 class TransformerRecipe:
-    """The Transformer's shape and training beside what a `sharnn.Recipe` says.
+    """The Transformer's shape and its training settings; the others come from a `sharnn.Recipe`.
 
     Args:
         dim: width.
-        depth: blocks.
-        heads: heads of a block, each of width 64 or ``dim / heads`` where that is less.
-        context: bytes of a window, in training and when it is judged.
-        batch_size: windows of a step.
+        depth: number of blocks.
+        heads: heads per block, each of width 64, or ``dim // heads`` if that is less.
+        context: number of bytes in a window, in training and scoring.
+        batch_size: number of windows in a step.
         lr: peak learning rate.
         optimizer: ``"muon"`` or ``"adamw"``.
-        precision: ``"float32"`` or ``"bfloat16"``, the latter by `torch.autocast`.
+        precision: ``"float32"`` or ``"bfloat16"``, which uses `torch.autocast`.
     """
 
     dim: int
@@ -50,21 +49,22 @@ class TransformerRecipe:
 
 
 def transformer(parameters: int, recipe: TransformerRecipe) -> nn.Module:
-    """The model. Its feed-forward layers are as wide as the number of parameters allows.
+    """Returns a Transformer whose feed-forward width is chosen to match a number of parameters.
 
     Args:
-        parameters: how many it shall have.
-        recipe: its shape.
+        parameters: the number of parameters to match.
+        recipe: the Transformer's shape.
 
     Returns:
         A module from (batch, time) integers to logits (batch, time, 256).
 
     Raises:
-        sharnn.InputError: x-transformers is not installed, or the shape can't meet the number.
+        sharnn.InputError: x-transformers is not installed, or the other layers alone need more
+            parameters.
     """
     try:
         with warnings.catch_warnings():
-            # It compiles helpers in a way that newer torch versions call deprecated.
+            # It compiles functions in a way that is deprecated in newer versions of torch.
             warnings.simplefilter("ignore")
             from x_transformers import Decoder, TransformerWrapper
     except ImportError as error:
@@ -92,47 +92,37 @@ def transformer(parameters: int, recipe: TransformerRecipe) -> nn.Module:
             ),
         )
 
-    # The number grows by the same amount with each unit of inner width.
-    least, next_one = parameter_count(build(1)), parameter_count(build(2))
-    inner = round(1 + (parameters - least) / (next_one - least))
+    # The count is linear in the inner width.
+    first, second = parameter_count(build(1)), parameter_count(build(2))
+    inner = round(1 + (parameters - first) / (second - first))
     if inner < recipe.dim:
         raise sharnn.InputError(
             f"a Transformer of width {recipe.dim} and depth {recipe.depth} "
-            f"can't be as small as {parameters:,} parameters"
+            f"needs more than {parameters:,} parameters: use a smaller width or depth"
         )
     return build(inner)
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The number of trained numbers of a model.
-
-    Args:
-        model: the model.
-
-    Returns:
-        The count.
-    """
+    """Returns the number of parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def optimizer_of(model: nn.Module, name: str, lr: float) -> torch.optim.Optimizer:
-    """AdamW for everything, or Muon for the matrices of the blocks and its AdamW for all else.
+def make_optimizer(model: nn.Module, name: str, lr: float) -> torch.optim.Optimizer:
+    """Returns AdamW, or Muon for the matrices of the blocks with its AdamW for everything else.
 
     Args:
         model: the Transformer.
         name: ``"muon"`` or ``"adamw"``.
         lr: learning rate.
-
-    Returns:
-        The optimiser.
     """
     if name == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     groups: dict[int, list[nn.Parameter]] = {0: [], 1: [], 2: []}
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.dim() == 2 and name.startswith("attn_layers.")
-        # The gate and what it gates are two matrices stacked in one.
-        stacked = 2 if ".ff.0.proj." in name else 1
+    for parameter_name, parameter in model.named_parameters():
+        is_matrix = parameter.dim() == 2 and parameter_name.startswith("attn_layers.")
+        # The gate and the gated values are computed by two matrices stacked into one.
+        stacked = 2 if ".ff.0.proj." in parameter_name else 1
         groups[stacked if is_matrix else 0].append(parameter)
     return sharnn.Muon(
         [
@@ -145,13 +135,19 @@ def optimizer_of(model: nn.Module, name: str, lr: float) -> torch.optim.Optimize
 
 
 class TransformerTrainer:
-    """Trains on windows that start anywhere, with the same loop as `sharnn.trainer.Trainer`.
+    """Trains a Transformer on windows at random positions, one step at a time.
 
     Args:
-        corpus: what it learns from.
-        parameters: how many the model shall have.
-        own: the Transformer's shape and training.
-        recipe: the end of the run, warm-up, schedule, clipping and seed.
+        corpus: the training data.
+        parameters: number of parameters of the model.
+        own: the Transformer's shape and training settings.
+        recipe: end of the run, warm-up, schedule, clipping and seed.
+
+    Attributes:
+        seconds: training time so far; the caller adds to it.
+
+    Raises:
+        sharnn.InputError: the corpus is too short; or see `transformer`.
     """
 
     def __init__(
@@ -161,26 +157,25 @@ class TransformerTrainer:
         own: TransformerRecipe,
         recipe: sharnn.Recipe,
     ) -> None:
-        keep_freed_memory()
         torch.manual_seed(recipe.seed)
         self.own, self.recipe = own, dataclasses.replace(recipe, lr=own.lr)
         self.train = corpus.train
         if len(self.train) <= own.context:
             raise sharnn.InputError(f"{corpus.name} is too short for windows of {own.context}")
         self.model = transformer(parameters, own)
-        self.optimizer = optimizer_of(self.model, own.optimizer, own.lr)
+        self.optimizer = make_optimizer(self.model, own.optimizer, own.lr)
         self.random = np.random.default_rng(recipe.seed)
         self.step_count, self.seconds = 0, 0.0
 
     @property
-    def done(self) -> float:
-        """The share of the run that is done; 1 or more at its end."""
+    def progress(self) -> float:
+        """Fraction of the run that is complete; 1 or more at its end."""
         read = self.step_count * self.own.batch_size * self.own.context
-        return self.recipe.done(self.step_count, read / len(self.train), self.seconds)
+        return self.recipe.progress(self.step_count, read / len(self.train), self.seconds)
 
     def step(self) -> StepLoss:
-        """Reads some windows and moves the weights."""
-        lr = self.recipe.learning_rate(self.step_count, self.done)
+        """Trains on the next batch of windows."""
+        lr = self.recipe.learning_rate(self.step_count, self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.step_count += 1
@@ -200,20 +195,22 @@ class TransformerTrainer:
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What a step did: nats per byte before it, and the bytes it read."""
+    """The outcome of one step.
+
+    Args:
+        loss: nats per byte before the step.
+        size: number of bytes predicted.
+    """
 
     loss: float
     size: int
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The context in which a model computes on the CPU.
+    """Returns the context manager for a forward pass on the CPU.
 
     Args:
         precision: ``"float32"`` or ``"bfloat16"``.
-
-    Returns:
-        The context.
     """
     if precision == "float32":
         return contextlib.nullcontext()
@@ -224,20 +221,18 @@ def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
 def window_bits(
     model: nn.Module, data: Any, context: int, stride: int, precision: str = "float32"
 ) -> float:
-    """Bits per byte of a model that knows its window only, from windows that overlap.
+    """Returns the bits per byte of a model without carried state, scored on overlapping windows.
 
-    A window counts its last ``stride`` positions, so that each byte beyond the first window is
-    predicted from at least ``context - stride + 1`` bytes. The first window counts whole.
+    The first window is scored in full, each later one on its last ``stride`` positions. So each
+    byte after the first window is predicted from at least ``context - stride + 1`` bytes. The
+    first byte is not predicted.
 
     Args:
-        model: from (batch, time) integers to logits (batch, time, 256).
-        data: bytes in any form `sharnn.bits_per_byte` takes.
-        context: bytes of a window.
-        stride: bytes from one window to the next.
+        model: a module from (batch, time) integers to logits (batch, time, 256).
+        data: bytes, a path, or a uint8 tensor or array, as for `sharnn.bits_per_byte`.
+        context: number of bytes in a window.
+        stride: number of bytes from the start of one window to the next.
         precision: ``"float32"`` or ``"bfloat16"``.
-
-    Returns:
-        Bits per byte of all bytes but the first.
     """
     source = as_bytes(data)
     text = torch.from_numpy(source[:].astype(np.int64))
@@ -245,7 +240,7 @@ def window_bits(
     context = min(context, size)
     starts = list(range(0, size - context + 1, stride))
     if starts[-1] + context < size:
-        starts.append(size - context)  # the last window ends where the bytes end
+        starts.append(size - context)  # the last window ends with the data
     model.eval()
     nats, counted = 0.0, 0
     for first in range(0, len(starts), 16):
@@ -256,9 +251,9 @@ def window_bits(
         losses = F.cross_entropy(
             logits.float().transpose(1, 2), pieces[:, 1:], reduction="none"
         )  # (batch, context) nats
-        for row, start in zip(losses, group, strict=True):
-            fresh = start + context - counted  # bytes that no earlier window has counted
-            nats += row[context - fresh :].double().sum().item()
-            counted += fresh
+        for window, start in zip(losses, group, strict=True):
+            new = start + context - counted  # bytes that earlier windows did not predict
+            nats += window[context - new :].double().sum().item()
+            counted += new
     assert counted == size
     return nats / size / math.log(2)

@@ -1,12 +1,13 @@
-"""A process of its own for each thing that is measured.
+"""A separate process for each case that is measured.
 
-The speed of one then can't depend on what another left behind, such as settings of the C library,
-and each has a peak of memory of its own. `Worker` is the parent's end; ``python -m
-benchmarks.worker`` is the child's, which measures once for each line that it reads.
+So one case can't affect the speed of another, for example by settings of the C library, and each
+process has its own peak of memory. `Worker` is the parent's side. ``python -m benchmarks.worker``
+is the child's: it answers each line that it reads with one line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,22 +16,57 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
+from benchmarks.cases import CASES
+from benchmarks.machine import peak_bytes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Worker:
-    """A child that has prepared one case of `benchmarks.cases` and measures it when asked.
+class LocalWorker:
+    """A prepared case of `benchmarks.cases` in this process.
 
     Args:
-        case: the case's name.
-        threads: threads it may use.
-        settings: the case's arguments.
+        case: name of the case.
+        threads: number of threads.
+        settings: arguments of the case.
 
     Attributes:
-        facts: what the case says of itself.
+        facts: the facts of the case; see `benchmarks.cases.Case`.
+    """
+
+    def __init__(self, case: str, threads: int, **settings: Any) -> None:
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self.peak_before = peak_bytes()
+        self.case = CASES[case](**settings)
+        self.facts = self.case.facts
+
+    def measure(self) -> float:
+        """Measures once and returns the rate per second."""
+        return self.case.measure()
+
+    def peak(self) -> dict[str, int]:
+        """Returns the peak memory of this process so far, in bytes.
+
+        Returns:
+            ``"bytes"``, and ``"before"``, the peak before the case was prepared.
+        """
+        return {"bytes": peak_bytes(), "before": self.peak_before}
+
+
+class Worker:
+    """A `LocalWorker` in a child process.
+
+    Args:
+        case, threads, settings: see `LocalWorker`.
+
+    Attributes:
+        facts: the facts of the case; see `benchmarks.cases.Case`.
 
     Raises:
-        RuntimeError: the child failed; its own words are on the standard error stream.
+        RuntimeError: the child failed; its error message is on the standard error stream.
     """
 
     def __init__(self, case: str, threads: int, **settings: Any) -> None:
@@ -41,9 +77,9 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=environment(threads),
-            start_new_session=True,  # Ctrl-C is for the parent; the child sees its orders end
+            start_new_session=True,  # Ctrl-C stops the parent; the child ends when its input does
         )
-        self.facts = self._ask({"case": case, "threads": threads, "settings": settings})
+        self.facts = self._request({"case": case, "threads": threads, "settings": settings})
 
     def __enter__(self) -> Worker:
         return self
@@ -54,72 +90,56 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the child and waits until it has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()  # the child ends where its orders end
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # the child ends with its input
         self.process.stdout.close()
         self.process.wait()
 
     def measure(self) -> float:
-        """Measures once.
-
-        Returns:
-            The case's number.
-        """
-        return self._ask("measure")["value"]
+        """Measures once and returns the rate per second."""
+        return self._request("measure")["value"]
 
     def peak(self) -> dict[str, int]:
-        """Bytes held at most so far.
+        """Returns the child's peak memory; see `LocalWorker.peak`."""
+        return self._request("peak")
 
-        Returns:
-            ``"bytes"``, and ``"before"``: what the imports alone had taken.
-        """
-        return self._ask("peak")
-
-    def _ask(self, order: Any) -> dict[str, Any]:
+    def _request(self, message: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
-            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise RuntimeError(f"the process that measures {self.name!r} failed")
+            self.close()
+            raise RuntimeError(
+                f"the process that measures {self.name!r} failed: see the message above"
+            )
         return json.loads(answer)
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a child.
-
-    Args:
-        threads: threads it may use.
-
-    Returns:
-        Names and values.
-    """
+    """Returns the environment variables of a child with a number of threads."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 
 
 def _serve() -> None:
-    import torch
-
-    from benchmarks.cases import CASES
-    from benchmarks.machine import peak_bytes
-
+    """Prepares the case of the first line of the input, then answers the other lines."""
     first = json.loads(sys.stdin.readline())
-    torch.set_num_threads(first["threads"])
-    torch.manual_seed(0)
-    before = peak_bytes()
-    case = CASES[first["case"]](**first["settings"])
-    print(json.dumps(case.facts), flush=True)
+    worker = LocalWorker(first["case"], first["threads"], **first["settings"])
+    print(json.dumps(worker.facts), flush=True)
     for line in sys.stdin:
-        if json.loads(line) == "peak":
-            answer: dict[str, Any] = {"bytes": peak_bytes(), "before": before}
-        else:
-            answer = {"value": case.measure()}
+        is_peak = json.loads(line) == "peak"
+        answer = worker.peak() if is_peak else {"value": worker.measure()}
         print(json.dumps(answer), flush=True)
 
 

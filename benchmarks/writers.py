@@ -1,4 +1,4 @@
-"""Ways to write a byte: the only place that knows how each is called."""
+"""The implementations of writing a byte, behind one interface."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ import torch
 from torch import Tensor
 
 import sharnn
-from benchmarks.plain import PlainState, plain_from, plain_state
-from sharnn.inference.packed import WEIGHTS
+from benchmarks.plain import PlainState, plain_from, to_plain_state
+from sharnn.inference.packed import STORAGES
 from sharnn.memory import Memory, State
 
-# "step" is `SHARNN.step`; the others are `sharnn.Stepper` with weights of each format it has.
-KINDS = ("plain", "step", *(f"stepper, {weights}" for weights in WEIGHTS))
+# "step" is `SHARNN.step`; the others are `sharnn.Stepper` with each of its weight storages.
+KINDS = ("plain", "step", *(f"stepper, {storage}" for storage in STORAGES))
 
 
 def random_state(config: sharnn.ModelConfig, batch: int, rows: int) -> State:
-    """A past as if so many bytes had been read, without reading them.
+    """Returns a random state, as after reading ``rows`` bytes.
 
     Args:
-        config: the model's shape.
-        batch: streams.
-        rows: rows of each head's memory.
-
-    Returns:
-        The state.
+        config: the model's configuration.
+        batch: number of streams.
+        rows: number of rows in each memory.
     """
     dim, heads = config.dim, config.attention_layers
     return State(
@@ -41,23 +38,23 @@ def random_state(config: sharnn.ModelConfig, batch: int, rows: int) -> State:
 
 
 def writer(kind: str, model: sharnn.SHARNN, state: State) -> Callable[[Tensor], Tensor]:
-    """A function that reads one byte of each stream and predicts the next.
+    """Returns a function that reads one byte of each stream and predicts the next.
 
     Args:
         kind: one of `KINDS`.
-        model: the model.
-        state: the past.
+        model: the model, in evaluation mode.
+        state: the initial state.
 
     Returns:
-        From symbols (batch,) to logits (batch, vocab_size).
+        A function from symbols (batch,) to logits (batch, vocab_size).
     """
     if kind == "plain":
         plain = plain_from(model)
-        past: PlainState = plain_state(state)
+        current: PlainState = to_plain_state(state)
 
         def step(x: Tensor) -> Tensor:
-            nonlocal past
-            logits, past = plain(x[:, None], past)
+            nonlocal current
+            logits, current = plain(x[:, None], current)
             return logits[:, 0]
 
         return step
@@ -69,7 +66,7 @@ def writer(kind: str, model: sharnn.SHARNN, state: State) -> Callable[[Tensor], 
             return logits
 
         return step
-    weights = kind.removeprefix("stepper, ")
-    stepper = sharnn.Stepper(model, batch_size=state.batch_size, weights=weights)
+    storage = kind.removeprefix("stepper, ")
+    stepper = sharnn.Stepper(model, batch_size=state.batch_size, storage=storage)
     stepper.load_state(state)
     return stepper.step

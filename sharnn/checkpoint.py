@@ -1,4 +1,4 @@
-"""Models and checkpoints on disk: tensors in safetensors, everything else as JSON in its header."""
+"""Models and checkpoints on disk: tensors in safetensors, everything else as JSON in the header."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from sharnn.config import ModelConfig
-from sharnn.errors import InputError
-from sharnn.inference.packed import require_storage, to_int8
+from sharnn.errors import InputError, require_choice
 from sharnn.model import SHARNN
 
 FORMAT = 1
 BEST, LAST = "best.safetensors", "last.safetensors"
 STORAGES = ("float32", "float16", "int8")
-SCALE = ".scale"  # suffix of the scales of an int8 matrix
-TRAINING = "training."  # prefix of tensors that only a resumed run needs
+SCALE = ".scale"  # suffix of the name of an int8 matrix's scales
+TRAINING = "training."  # prefix of the names of tensors that only a resumed run needs
 SHIPPED = Path(__file__).parent / "pretrained"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader finds the old content or the new, never a part.
+    """Writes a file so that a reader sees either the old content or the new, never a part.
 
     Args:
         path: the file; its folder must exist.
-        content: all of it.
+        content: the whole content.
 
     Raises:
-        InputError: it can't be written there.
+        InputError: the file can't be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -47,29 +46,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # it would only take room
+            partial.unlink(missing_ok=True)  # a partial file only wastes disk space
         if isinstance(error, OSError):
             raise InputError(f"can't write {path}: {error.strerror or error}") from error
         raise
 
 
 def require_writable(path: str | os.PathLike[str]) -> Path:
-    """Looks at the place of an output, before the work that it waits for.
+    """Checks that an output file can be created, before the work that produces it.
 
     Args:
-        path: a file, which may be there or not.
+        path: a file, which may already exist.
 
     Returns:
-        Its path.
+        ``path`` as a `Path`.
 
     Raises:
-        InputError: no file can be there.
+        InputError: the file can't be created.
     """
     path = Path(path)
     if not path.absolute().parent.is_dir():
-        raise InputError(f"can't write {path}: its folder is not there")
+        raise InputError(f"can't write {path}: its folder does not exist")
     if path.exists() and not path.is_file():
-        raise InputError(f"can't write {path}: it is no file")
+        raise InputError(f"can't write {path}: it is not a regular file")
     return path
 
 
@@ -77,7 +76,7 @@ def save(
     model: SHARNN,
     path: str | os.PathLike[str],
     *,
-    weights: str = "float32",
+    storage: str = "float32",
     extra_tensors: Mapping[str, Tensor] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -86,15 +85,15 @@ def save(
     Args:
         model: the model.
         path: a file whose name ends in ``.safetensors``.
-        weights: how weights are stored: ``"float32"`` as they are; ``"float16"`` in half the bytes,
-            rounded; ``"int8"`` in about a quarter: each row of a matrix as whole numbers times one
-            scale, vectors as float32. Whatever it is, they are loaded as float32.
-        extra_tensors: more tensors, stored under the prefix ``training.``.
-        extra: more values for the header, as JSON can hold them.
+        storage: format of the weights: ``"float32"``; ``"float16"``, half the size; or
+            ``"int8"``, about a quarter of the size: each row of a matrix as integers times one
+            scale, vectors as float32. They are loaded as float32 in any case.
+        extra_tensors: additional tensors, stored under the prefix ``training.``.
+        extra: additional values for the header, which JSON can represent.
 
     Raises:
-        InputError: the name has another ending, there is no such storage, or the file can't be
-            written.
+        InputError: the name does not end in ``.safetensors``, the storage is unknown, or the file
+            can't be written.
 
     Example:
         >>> import tempfile
@@ -106,66 +105,78 @@ def save(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InputError(f"a model's file name ends in .safetensors, got {path.name!r}")
-    require_storage(weights, STORAGES)
+        raise InputError(f"a model's file name must end in .safetensors, got {path.name!r}")
+    require_choice("storage", storage, STORAGES)
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
-        tensors |= _stored(name, weight.detach().float().cpu(), weights)
+        tensors |= _to_storage(name, weight.detach().float().cpu(), storage)
     for name, tensor in (extra_tensors or {}).items():
         tensors[TRAINING + name] = tensor.detach().cpu()
     header = {"format": FORMAT, "config": model.config.to_dict(), **(extra or {})}
-    # Memories are views into larger storage: contiguous copies hold just their rows.
+    # Memories are views of larger tensors: contiguous copies contain only their rows.
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomically(path, to_bytes(tensors, {"sharnn": json.dumps(header)}))
 
 
-def _stored(name: str, weight: Tensor, weights: str) -> dict[str, Tensor]:
-    """The tensors that stand for one weight in a file."""
-    if weights == "float16":
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantises each row of a matrix to integers from -127 to 127 times one scale.
+
+    Args:
+        x: (rows, columns).
+
+    Returns:
+        (rows, columns) int8 and (rows, 1) scales, whose product is about ``x``.
+
+    Example:
+        >>> to_int8(torch.tensor([[0.5, -1.27]]))
+        (tensor([[  50, -127]], dtype=torch.int8), tensor([[0.0100]]))
+    """
+    scales = x.abs().amax(dim=1, keepdim=True).div_(127).clamp_(min=1e-30)
+    return (x / scales).round_().to(torch.int8), scales
+
+
+def _to_storage(name: str, weight: Tensor, storage: str) -> dict[str, Tensor]:
+    """Returns the tensors that represent one float32 weight in a file."""
+    if storage == "float16":
         return {name: weight.half()}
-    if weights == "int8" and weight.dim() == 2:
+    if storage == "int8" and weight.dim() == 2:
         numbers, scales = to_int8(weight)  # (rows, columns), (rows, 1)
         return {name: numbers, name + SCALE: scales}
     return {name: weight}
 
 
-def _restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 weights that a file's tensors stand for; those of training are passed over."""
+def _from_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the float32 weights that a file's tensors represent, without those of training."""
     weights = {name: t for name, t in tensors.items() if not name.startswith(TRAINING)}
     for name in [name for name, t in weights.items() if t.dtype == torch.int8]:
         numbers, scales = weights[name], weights.pop(name + SCALE, None)
         if numbers.dim() != 2 or scales is None or scales.shape != (numbers.shape[0], 1):
-            raise InputError(f"{name} is int8, but has not one scale for each row")
+            raise InputError(f"{name} is int8, but does not have one scale per row")
         weights[name] = numbers * scales
     return {name: t.float() for name, t in weights.items()}
 
 
 def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu") -> SHARNN:
-    """Reads a model, ready to evaluate. No code in the file is run, whatever it holds.
+    """Loads a model in evaluation mode. Loading never runs code, whatever the file contains.
 
     Args:
         path_or_name: a run folder (its best checkpoint, else its last), a ``.safetensors`` file,
             or the name of a model that ships with the package.
-        device: where to put it.
-
-    Returns:
-        The model in evaluation mode.
+        device: device of the model.
 
     Raises:
-        InputError: there is no such model, or the file is not one of ours or damaged.
+        InputError: there is no such model, or the file is damaged or was not written by sharnn.
+
+    Example:
+        >>> load("wiki-small").config.dim
+        256
     """
     tensors, header = read(find_model(path_or_name), training=False)
     return build(tensors, header, str(path_or_name)).to(device).eval()
 
 
 def find_model(path_or_name: str | os.PathLike[str]) -> Path:
-    """The file that a model's path or name stands for.
-
-    Args:
-        path_or_name: see `load`.
-
-    Returns:
-        The file's path; it exists.
+    """Returns the path of the file that `load` reads for a path or name.
 
     Raises:
         InputError: there is no such model.
@@ -175,7 +186,7 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
         for name in (BEST, LAST):
             if (path / name).is_file():
                 return path / name
-        raise InputError(f"{path} is no run folder: it has no {BEST} or {LAST}")
+        raise InputError(f"{path} is not a run folder: it has no {BEST} or {LAST}")
     if path.is_file():
         return path
     shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
@@ -190,37 +201,31 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads one of our files.
+    """Reads a file that `save` wrote.
 
     Args:
         path: the file.
-        training: also read the tensors a resumed run needs.
+        training: also read the tensors that only a resumed run needs.
 
     Returns:
         Tensors by name, and the header's values.
 
     Raises:
-        InputError: it can't be read, or is not one of ours.
+        InputError: the file can't be read, or was not written by `save`.
     """
     with _opened(path) as file:
         header = _header(file, path)
         names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
-        # Clones lie as new tensors do. Where the file puts them, kernels may round otherwise,
-        # and a resumed run would drift from an uninterrupted one.
+        # Clone: a tensor's alignment in the file can change rounding, so that a resumed run would
+        # drift from an uninterrupted one.
         return {name: file.get_tensor(name).clone() for name in names}, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What one of our files says of itself; its tensors are not read.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The header's values.
+    """Returns the header's values of a file that `save` wrote, without reading its tensors.
 
     Raises:
-        InputError: it can't be read, or is not one of ours.
+        InputError: the file can't be read, or was not written by `save`.
     """
     with _opened(path) as file:
         return _header(file, path)
@@ -228,7 +233,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file for as long as it is read."""
+    """Context manager: opens a safetensors file for reading."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -237,7 +242,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _header(file: Any, path: Path) -> dict[str, Any]:
-    """The header of an open file, if it is one of ours."""
+    """Returns the header's values of an open file."""
     try:
         header = json.loads((file.metadata() or {})["sharnn"])
     except (KeyError, ValueError, RecursionError) as error:
@@ -250,32 +255,29 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
 
 
 def build(tensors: Mapping[str, Tensor], header: Mapping[str, Any], source: str) -> SHARNN:
-    """The model that a file's tensors and header describe.
+    """Returns the model, on the CPU, that a file's tensors and header describe.
 
     Args:
-        tensors: by name; those of training are passed over. Each is contiguous, in storage of its
-            own: float32 ones become the model's weights without a copy.
-        header: holds ``config``.
+        tensors: tensors by name; those of training are ignored. Each must be contiguous and own
+            its storage: float32 ones become the model's weights without a copy.
+        header: a mapping with ``config``.
         source: the file's name, for error messages.
 
-    Returns:
-        The model on the CPU.
-
     Raises:
-        InputError: tensors and configuration don't belong together.
+        InputError: the tensors don't match the configuration.
     """
     try:
-        weights = _restored(tensors)
+        weights = _from_storage(tensors)
         config = ModelConfig.from_dict(header["config"])
         if config.layers > len(weights):
             raise InputError(f"{config.layers} layers but {len(weights)} tensors")
-        # No storage and no random numbers are spent on weights that are about to be replaced.
+        # On the meta device, weights that are about to be replaced are not initialised.
         with torch.device("meta"):
             model = SHARNN(config)
-        # Whoever reads a file clones its tensors, once; another copy here would only cost memory.
+        # The tensors were cloned when they were read: a second copy would only take memory.
         model.load_state_dict(weights, strict=True, assign=True)
     except (InputError, KeyError, TypeError, RuntimeError) as error:
-        told = str(error).removeprefix("Error(s) in loading state_dict for SHARNN:")
-        reason = textwrap.shorten(told, 200, placeholder=" ...")  # on one line, too
+        message = str(error).removeprefix("Error(s) in loading state_dict for SHARNN:")
+        reason = textwrap.shorten(message, 200, placeholder=" ...")  # also joins lines
         raise InputError(f"{source} is damaged: {reason or type(error).__name__}") from error
     return model

@@ -1,4 +1,4 @@
-"""The shape of a model: every number that decides which tensors it has and what it computes."""
+"""The shape of a model: the settings that determine its tensors and its outputs."""
 
 from __future__ import annotations
 
@@ -7,31 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharnn.errors import InputError
+from sharnn.errors import InputError, require_choice
+from sharnn.settings import document_fields, from_mapping, setting
 
 MEMORY_WINDOWS = ("segment", "sliding")
 
 
+@document_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a SHA-RNN. The defaults are the paper's model with one head.
 
-    Args:
-        vocab_size: number of symbols; 256 for raw bytes.
-        dim: width d of the embedding, the LSTMs and the head.
-        boom_dim: width of the Boom layer; what is over a multiple of ``dim`` is cut off.
-        layers: number of blocks.
-        attention_layers: blocks that have the head, counted from 0.
-        memory: M, the most rows a query may see: memory and current segment together.
-        dropout: probability of every dropout in the model.
-        memory_window: which rows a query sees once the memory is full.
-            ``"segment"`` is the paper's rule: before a segment of length L the memory is trimmed
-            to its newest M - L rows. Early positions of a segment then see fewer rows than late
-            ones, and the outputs depend on where the stream is cut.
-            ``"sliding"`` shows every query exactly the newest M rows, its own included, so that
-            any cut of the stream gives the same outputs. Both rules agree while the stream is no
-            longer than M.
-        collapsed: the value gate is one stored vector (see `SHARNN.collapse`).
+    {fields}
+
+    Memory windows: under ``"segment"``, the paper's rule, memory is trimmed to its newest M - L
+    rows before a segment of length L. The first positions of a segment then see fewer rows than
+    the last ones, and the outputs depend on where the stream is cut. Under ``"sliding"`` every
+    query sees exactly the newest M rows, its own included, so the outputs are the same for any
+    cut. Both rules agree as long as the stream is no longer than M.
 
     Raises:
         InputError: a size is not positive, a block in ``attention_layers`` doesn't exist, ...
@@ -45,15 +38,24 @@ class ModelConfig:
         128
     """
 
-    vocab_size: int = 256
-    dim: int = 1024
-    boom_dim: int = 4096
-    layers: int = 4
-    attention_layers: tuple[int, ...] = (2,)
-    memory: int = 5000
-    dropout: float = 0.1
-    memory_window: str = "segment"
-    collapsed: bool = False
+    vocab_size: int = setting(256, "number of symbols; 256 for raw bytes")
+    dim: int = setting(1024, "width d of the embedding, the LSTMs and the head")
+    boom_dim: int = setting(
+        4096, "width of the Boom layer; rounded down to a multiple of dim when chunks are summed"
+    )
+    layers: int = setting(4, "number of blocks")
+    attention_layers: tuple[int, ...] = setting((2,), "blocks that have the head, counted from 0")
+    memory: int = setting(
+        5000,
+        "M, the maximum number of rows a query can attend to: memory and current segment together",
+    )
+    dropout: float = setting(0.1, "probability of every dropout in the model")
+    memory_window: str = setting(
+        "segment", "which rows a query sees when the memory is full: segment (the paper) or sliding"
+    )
+    collapsed: bool = setting(
+        False, "the value gate is stored as one vector; see `SHARNN.collapse`"
+    )
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "dim", "boom_dim", "layers", "memory"):
@@ -77,11 +79,7 @@ class ModelConfig:
         object.__setattr__(self, "attention_layers", tuple(sorted(set(heads))))
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
-        if self.memory_window not in MEMORY_WINDOWS:
-            raise InputError(
-                f"memory_window must be one of {', '.join(MEMORY_WINDOWS)}, "
-                f"got {self.memory_window!r}"
-            )
+        require_choice("memory_window", self.memory_window, MEMORY_WINDOWS)
 
     @property
     def head_count(self) -> int:
@@ -90,15 +88,12 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str) -> ModelConfig:
-        """A named model shape.
+        """Returns the shape of a preset.
 
         Args:
-            name: ``"paper"`` (one head in the second-to-last block), ``"paper-no-head"``,
+            name: ``"paper"`` (one head, in the second-to-last block), ``"paper-no-head"`` or
                 ``"paper-every-head"``; for a laptop ``"tiny"`` (under 1 M parameters),
                 ``"small"`` (about 3.5 M) or ``"medium"`` (about 13 M).
-
-        Returns:
-            The configuration.
 
         Raises:
             InputError: there is no preset of that name.
@@ -107,19 +102,12 @@ class ModelConfig:
             >>> ModelConfig.preset("paper-every-head").attention_layers
             (0, 1, 2, 3)
         """
-        if name not in PRESETS:
-            raise InputError(f"no preset named {name!r}; there are: {', '.join(PRESETS)}")
+        require_choice("preset", name, PRESETS)
         return PRESETS[name]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The configuration that `to_dict` wrote.
-
-        Args:
-            values: field names and their values, as read from JSON.
-
-        Returns:
-            The configuration.
+        """Returns the configuration that `to_dict` wrote.
 
         Raises:
             InputError: a name is unknown or a value is out of range.
@@ -129,17 +117,10 @@ class ModelConfig:
             >>> ModelConfig.from_dict(cfg.to_dict()) == cfg
             True
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"unknown model setting {unknown[0]!r}")
-        return cls(**values)
+        return from_mapping(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as values that JSON can hold.
-
-        Returns:
-            Field names and their values; `attention_layers` becomes a list.
+        """Returns the fields as values that JSON can represent; tuples become lists.
 
         Example:
             >>> ModelConfig.preset("tiny").to_dict()["attention_layers"]

@@ -1,4 +1,4 @@
-"""Corpora: bytes on disk, split into train, valid and test, read as parallel streams."""
+"""Corpora: bytes on disk, split into a training, a validation and a test part."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SAMPLE_SIZE = 4_000_000
 
 
 class Bytes(Protocol):
-    """A sequence of bytes that is read piece by piece."""
+    """A sequence of bytes that can be read slice by slice."""
 
     def __len__(self) -> int:
-        """Number of bytes."""
+        """Returns the number of bytes."""
 
     def __getitem__(self, piece: slice, /) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The bytes of a slice with step 1, as uint8."""
+        """Returns the bytes of a slice with step 1, as uint8."""
 
 
 class JoinedFiles:
-    """Several files, one after another, as one sequence of bytes; nothing is loaded ahead.
+    """Several files concatenated into one sequence of bytes. Only slices are loaded.
 
     Args:
-        parts: the files' bytes in order.
+        parts: the bytes of each file, in order.
 
     Example:
         >>> joined = JoinedFiles([np.arange(3, dtype=np.uint8), np.arange(4, dtype=np.uint8)])
@@ -66,11 +66,11 @@ class JoinedFiles:
 
 
 class Window:
-    """A stretch of a sequence of bytes, still unread.
+    """A slice of a sequence of bytes that is loaded only when it is read.
 
     Args:
-        source: the whole.
-        start, stop: where the stretch lies.
+        source: the whole sequence.
+        start, stop: bounds of the slice.
 
     Example:
         >>> Window(np.arange(9, dtype=np.uint8), 2, 7)[1:3].tolist()
@@ -90,14 +90,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Bytes to learn from, to choose by and to be judged on.
+    """Bytes split into a training, a validation and a test part.
 
     Args:
-        name: what it is, for people.
+        name: description for people.
         train, valid, test: the three parts.
-        is_sample: it is the built-in sample, not real text.
-        notice: why the sample stands in for enwik8; None where it doesn't.
-        fingerprint: tells corpora apart; made of the sizes and both ends of each part.
+        is_sample: the corpus is the built-in sample, not real text.
+        notice: why the sample replaces enwik8; None if it doesn't.
+        fingerprint: identifies the corpus; a hash of the sizes and both ends of each part.
     """
 
     name: str
@@ -109,10 +109,7 @@ class Corpus:
     fingerprint: str
 
     def describe(self) -> str:
-        """A few lines about it.
-
-        Returns:
-            The name, the sizes of the parts, and the number of byte values in its first million.
+        """Returns three lines: name, sizes of the parts, and number of different byte values.
 
         Example:
             >>> print(load_corpus("sample", sample_size=10_000).describe().splitlines()[1])
@@ -133,20 +130,17 @@ def load_corpus(
     sample_size: int = SAMPLE_SIZE,
     download: bool = True,
 ) -> Corpus:
-    """Opens a corpus. Files are memory-mapped: a large one costs no memory.
+    """Opens a corpus. Files are memory-mapped, so that a large one takes no memory.
 
-    Where enwik8 is neither here nor to be fetched, one line on the standard error stream says so
-    and how to place it by hand, and the built-in sample takes over.
+    If enwik8 is missing and can't be downloaded, the built-in sample replaces it, and one line on
+    standard error explains how to place enwik8 by hand.
 
     Args:
-        source: ``"enwik8"``, ``"sample"``, a file, or several files that are joined in order.
-        split: three shares of the whole that sum to at most 1, or three numbers of bytes taken
-            from the start in order; None for 90, 5 and 5 % (of enwik8: 90, 5 and 5 million bytes).
-        sample_size: bytes of the sample.
-        download: fetch enwik8 where it is missing.
-
-    Returns:
-        The corpus.
+        source: ``"enwik8"``, ``"sample"``, a file, or several files, which are concatenated.
+        split: three fractions of the whole that sum to at most 1, or three numbers of bytes,
+            counted from the start; None for 90, 5 and 5 % (enwik8: 90, 5 and 5 million bytes).
+        sample_size: number of bytes of the sample.
+        download: download enwik8 if it is missing.
 
     Raises:
         InputError: a file is missing, unreadable, empty or damaged, or too short for the split.
@@ -166,7 +160,7 @@ def load_corpus(
             print(f"sharnn: {notice}", file=sys.stderr)
     if source == "sample" or notice is not None:
         content = np.frombuffer(sample_bytes(sample_size), dtype=np.uint8)
-        # Numbers of bytes were meant for the real thing: the sample is split by shares.
+        # A split in bytes was meant for enwik8: its replacement is split by fractions.
         split = SHARES if notice is not None else split
         name = "built-in sample (generated, not enwik8)"
         return _corpus(name, content, split or SHARES, is_sample=True, notice=notice)
@@ -177,7 +171,7 @@ def load_corpus(
 def _corpus(
     name: str, whole: Bytes, split: Split, is_sample: bool = False, notice: str | None = None
 ) -> Corpus:
-    """Cuts a sequence of bytes into the three parts."""
+    """Splits a sequence of bytes into the three parts."""
     total = len(whole)
     shares = sum(split) <= 1 + 1e-9
     sizes = [int(total * share) if shares else int(share) for share in split]
@@ -187,7 +181,7 @@ def _corpus(
     for part, size in zip(("train", "valid", "test"), sizes, strict=True):
         if size < 2:
             raise InputError(
-                f"{name} is too short: its {total:,} bytes leave {size} for {part}, 2 are needed"
+                f"{name} is too short: its {total:,} bytes leave {size} for {part}, which needs 2"
             )
         parts.append(Window(whole, start, start + size))
         start += size
@@ -199,34 +193,22 @@ def _corpus(
 
 
 def open_files(paths: Sequence[str | os.PathLike[str]]) -> Bytes:
-    """The bytes of one file or of several joined in order, memory-mapped.
-
-    Args:
-        paths: the files.
-
-    Returns:
-        Their bytes, uint8.
+    """Returns the bytes of one file, or of several files concatenated; they are memory-mapped.
 
     Raises:
-        InputError: there are none, or one is missing, unreadable, empty or no file.
+        InputError: ``paths`` is empty, or a path is missing, unreadable, empty or not a file.
     """
     if not paths:
-        raise InputError("no files were given")
+        raise InputError("give at least one file")
     parts = [open_bytes(path) for path in paths]
     return parts[0] if len(parts) == 1 else JoinedFiles(parts)
 
 
 def open_bytes(path: str | os.PathLike[str]) -> Bytes:
-    """The bytes of a file, memory-mapped.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its bytes, uint8.
+    """Returns the bytes of a file, memory-mapped.
 
     Raises:
-        InputError: it is missing, a folder, no regular file, unreadable or empty.
+        InputError: the file is missing, a folder, not a regular file, unreadable or empty.
     """
     try:
         status = os.stat(path)
@@ -245,16 +227,10 @@ def open_bytes(path: str | os.PathLike[str]) -> Bytes:
 
 
 def parse_split(text: str) -> Split:
-    """Reads a split as written on the command line.
-
-    Args:
-        text: ``"0.9,0.05,0.05"`` or ``"3200000,200000,200000"``.
-
-    Returns:
-        Three shares or numbers of bytes.
+    """Parses a split as written on the command line: three fractions or three byte counts.
 
     Raises:
-        InputError: it is neither.
+        InputError: ``text`` is neither.
 
     Example:
         >>> parse_split("0.8,0.1,0.1"), parse_split("300,20,20")
@@ -268,21 +244,18 @@ def parse_split(text: str) -> Split:
     if not all(0 < part < 1e15 for part in split):
         raise InputError(f"the parts of a split must be more than 0, got {text!r}")
     if sum(split) > 1 + 1e-9 and not all(part == int(part) for part in split):
-        raise InputError(f"shares of a split must sum to at most 1, got {text!r}")
+        raise InputError(f"the fractions of a split must sum to at most 1, got {text!r}")
     return split
 
 
 def as_bytes(data: Any) -> Bytes:
-    """Bytes in any form a caller may have them, without a copy where that can be.
+    """Returns data as a sequence of uint8 values, without copying them if possible.
 
     Args:
         data: bytes, a path, a uint8 tensor or array, or a part of a corpus.
 
-    Returns:
-        Something with a length whose slices are uint8 arrays.
-
     Raises:
-        InputError: it is none of these, or a file can't be read.
+        InputError: ``data`` is none of these, or a file can't be read.
 
     Example:
         >>> as_bytes(b"abc")[1:].tolist()
@@ -302,50 +275,3 @@ def as_bytes(data: Any) -> Bytes:
     if data.ndim != 1:
         raise InputError(f"data must have one axis, got shape {data.shape}")
     return data
-
-
-class Streams:
-    """A sequence of bytes cut into equal contiguous streams that are read side by side.
-
-    Args:
-        source: the bytes.
-        batch_size: number of streams.
-
-    Attributes:
-        length: bytes of each stream that can be predicted.
-
-    Raises:
-        InputError: there are too few bytes.
-
-    Source: paper, training settings (batches of contiguous text).
-
-    Example:
-        >>> streams = Streams(np.frombuffer(b"abcdefg", dtype=np.uint8), batch_size=2)
-        >>> inputs, targets = streams.segment(0, 2)
-        >>> inputs.tolist(), targets.tolist()
-        ([[97, 98], [100, 101]], [[98, 99], [101, 102]])
-    """
-
-    def __init__(self, source: Bytes, batch_size: int) -> None:
-        self.source, self.batch_size = source, batch_size
-        self.length = (len(source) - 1) // batch_size
-        if self.length < 1:
-            raise InputError(
-                f"{batch_size} streams need at least {batch_size + 1} bytes, got {len(source)}"
-            )
-
-    def segment(self, position: int, length: int) -> tuple[Tensor, Tensor]:
-        """The next bytes of every stream, and the bytes that follow each of them.
-
-        Args:
-            position: where in the streams the segment starts.
-            length: how long it is; it ends early where the streams end.
-
-        Returns:
-            Inputs and targets, (batch, time) int64 both.
-        """
-        length = min(length, self.length - position)
-        starts = (stream * self.length + position for stream in range(self.batch_size))
-        pieces = np.stack([self.source[start : start + length + 1] for start in starts])
-        symbols = torch.from_numpy(pieces.astype(np.int64))  # (batch, time + 1)
-        return symbols[:, :-1], symbols[:, 1:]

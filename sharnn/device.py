@@ -1,4 +1,4 @@
-"""Where a model computes: its device, its precision there, and the memory of the CPU."""
+"""The device of a model, the precision used there, and the CPU's memory allocator."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import ctypes
 import sys
 
 import torch
+from torch import Tensor
 
-from sharnn.distributed import Ranks
 from sharnn.errors import InputError
-from sharnn.precision import multiplies_bfloat16_fast
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a recipe names.
+    """Returns the device that a recipe names.
 
     Args:
-        name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-
-    Returns:
-        The device.
+        name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``; ``"auto"`` is CUDA if available,
+            else the CPU.
 
     Raises:
-        InputError: this machine, or this build of torch, doesn't have it.
+        InputError: the device is not available on this machine or in this build of torch.
 
     Example:
         >>> pick_device("cpu")
@@ -31,58 +28,29 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not has[name]:
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available[name]:
         raise InputError(f"device {name} is not available here: use device cpu or auto")
     return torch.device(name)
 
 
-def own_device(name: str, ranks: Ranks) -> torch.device:
-    """The device a recipe names; of several GPUs the one that is this process's.
-
-    Args:
-        name: see `pick_device`.
-        ranks: this process and those it trains with.
-
-    Returns:
-        The device.
-
-    Raises:
-        InputError: as `pick_device`, or there are fewer GPUs than processes on this machine.
-
-    Example:
-        >>> own_device("cpu", Ranks())
-        device(type='cpu')
-    """
-    device = pick_device(name)
-    if ranks.count == 1 or device.type == "cpu":
-        return device
-    gpus = torch.cuda.device_count()
-    if device.type != "cuda" or ranks.local >= gpus:
-        raise InputError(
-            f"each process needs a CUDA device of its own, and this machine has {gpus}: "
-            "start as many processes, or use device cpu"
-        )
-    device = torch.device("cuda", ranks.local)
-    torch.cuda.set_device(device)
-    return device
-
-
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision of activations and matrix products.
+    """Returns the dtype of activations and matrix products.
 
-    cuDNN's fast persistent LSTM exists in float16 only. A CPU with bfloat16 instructions trains
-    nearly twice as fast with them; another one is slower, and takes float32.
+    cuDNN's fast persistent LSTM kernel exists only in float16. On a CPU with bfloat16
+    instructions, bfloat16 trains nearly twice as fast as float32; on other CPUs it is slower.
 
     Args:
-        name: ``"auto"`` or a dtype's name.
-        device: where the model is.
-
-    Returns:
-        The dtype.
+        name: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"``: float16 on CUDA,
+            bfloat16 on a CPU with fast bfloat16 products, else float32.
+        device: the model's device.
 
     Raises:
-        InputError: float16 was asked for on a device without loss scaling.
+        InputError: float16 on a device other than CUDA, where loss scaling is not available.
 
     Example:
         >>> pick_precision("float32", torch.device("cpu"))
@@ -91,22 +59,77 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto" and device.type == "cuda":
         return torch.float16
     if name == "auto":
-        return torch.bfloat16 if multiplies_bfloat16_fast(device) else torch.float32
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if name == "float16" and device.type != "cuda":
-        raise InputError(f"float16 trains on a cuda device only, not on {device.type}: use float32")
+        raise InputError(f"float16 trains only on a cuda device, not on {device.type}: use float32")
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
 
 
-def keep_freed_memory() -> None:
-    """Asks the C library to keep freed memory for the next allocation (Linux with glibc).
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Returns True if matrix products in bfloat16 are much faster than in float32.
 
-    By default every large tensor is mapped afresh and its pages are cleared one by one on first
-    touch, which cost 10 to 25 % of a training step on the CPU.
+    An x86 CPU needs AVX512-BF16 or AMX instructions, which make them three to four times as fast;
+    without them bfloat16 is slower than float32. A CUDA device needs compute capability 8.0
+    (Ampere); a T4 is too old. Returns False if torch is too old to report CPU capabilities.
+
+    Example:
+        >>> has_fast_bfloat16(torch.device("meta"))
+        False
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return False
+
+
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """Casts a float tensor to autocast's dtype if autocast is on; otherwise returns it unchanged.
+
+    A remembered row takes part in thousands of products. Casting it once saves a cast in each of
+    them and half of the memory; the products are the same.
+
+    Example:
+        >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+        ...     to_autocast_dtype(torch.zeros(2)).dtype
+        torch.bfloat16
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
+def keep_freed_memory() -> None:
+    """Makes the C library keep freed memory for later allocations (Linux with glibc only).
+
+    By default every large tensor is mapped anew, and the kernel clears its pages on first access,
+    which takes 10 to 25 % of a training step on the CPU. The setting applies to the whole
+    process, so it is for programs to call, not for libraries: ``sharnn train`` does.
+
+    Example:
+        >>> keep_freed_memory()
     """
     if not sys.platform.startswith("linux"):
         return
-    trim_threshold, mmap_max = -1, -4  # names of mallopt's settings in malloc.h
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns True if an exception means that the CPU or the GPU ran out of memory.
+
+    On the CPU, torch raises a plain RuntimeError, recognisable only by the allocator's message.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("allocation of names"))
+        (True, False)
+    """
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("can't allocate memory", "not enough memory: you tried")
+    )

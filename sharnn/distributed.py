@@ -1,84 +1,76 @@
-"""What a training process knows of its siblings, and the few things they tell each other."""
+"""Collective operations across the processes that train one model together."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from sharnn.device import pick_device
 from sharnn.errors import InputError
 
 T = TypeVar("T")
-# torchrun tells each process these.
-RANK, COUNT, LOCAL = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-# One may wait for another that scores a whole validation set on a CPU. When a process ends with
-# an error, torchrun ends the others at once, however long they would have waited.
-PATIENCE = timedelta(days=1)
-_joins = itertools.count()
+# Environment variables that torchrun sets.
+RANK, WORLD_SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+# A process may wait while another scores a whole validation set on a CPU. When a process fails,
+# torchrun ends the others at once, whatever the timeout.
+TIMEOUT = timedelta(days=1)
+_group_numbers = itertools.count()
 
 
-class SharedError(InputError):
-    """Bad input that one process met and that all of them raise, at the same place."""
+class CollectiveError(InputError):
+    """An error in one process that all processes raise, at the same point of the program."""
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes that train one model together; without arguments one that trains alone.
+class ProcessGroup:
+    """The processes that train one model together; without arguments a single process.
 
-    What they tell each other passes through the CPU. Every process must call a method for any of
-    them to return; a process that trains alone calls nobody.
+    Data are exchanged through the CPU. Every process must call a collective operation for any of
+    them to return; a single process calls nothing.
 
     Args:
-        rank: this process's number; 0 is the one that writes and speaks.
-        count: how many there are.
-        local: this process's number among those of its machine, and its GPU's.
+        rank: number of this process; rank 0 writes checkpoints and logs.
+        world_size: number of processes.
+        local_rank: number of this process, and of its GPU, on its machine.
 
     Example:
-        >>> Ranks().is_first, Ranks(rank=1, count=2).share(6)
+        >>> ProcessGroup().is_rank0, ProcessGroup(rank=1, world_size=2).shard(6)
         (True, slice(3, 6, None))
     """
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
     @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_rank0(self) -> bool:
+        """True in the process that writes checkpoints and logs."""
         return self.rank == 0
 
-    def share(self, streams: int) -> slice:
-        """Which streams of a batch are this process's.
+    def shard(self, streams: int) -> slice:
+        """Returns this process's contiguous share of the streams of a batch.
 
-        Args:
-            streams: how many all processes have together.
-
-        Returns:
-            A contiguous share; they are equal where the number of processes divides the streams.
+        The shares are equal if ``streams`` is a multiple of the number of processes.
         """
-        return slice(self.rank * streams // self.count, (self.rank + 1) * streams // self.count)
+        rank, size = self.rank, self.world_size
+        return slice(rank * streams // size, (rank + 1) * streams // size)
 
-    def sums(self, values: Sequence[float]) -> list[float]:
-        """Adds up numbers over all processes.
-
-        Args:
-            values: this process's, as many as every other's.
-
-        Returns:
-            The sums, the same everywhere to the last bit.
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
+        """Returns the sums of numbers over all processes, the same to the last bit in each.
 
         Example:
-            >>> Ranks().sums([1.0, 2.5])
+            >>> ProcessGroup().all_reduce([1.0, 2.5])
             [1.0, 2.5]
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return list(values)
         import torch.distributed as dist
 
@@ -86,229 +78,215 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
-    def agree(self, function: Callable[[], T]) -> T:
-        """Calls a function in every process; where it fails in one, it fails in all.
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """Context manager: if the block fails in one process, it raises an error in all of them.
 
-        Args:
-            function: calls no other method of this class.
-
-        Returns:
-            What it returned here.
+        Without it the others would wait for the failed process in their next collective
+        operation. The block must not contain a collective operation itself.
 
         Raises:
-            SharedError: it raised an error in some process, which this one reports.
-            Exception: it raised something else than an `InputError` here.
+            CollectiveError: the block raised an error in some process.
+            Exception: the block raised an exception other than `InputError` in this process.
+
+        Example:
+            >>> with ProcessGroup().shared_errors():
+            ...     raise InputError("no such file")
+            Traceback (most recent call last):
+            ...
+            sharnn.errors.InputError: no such file
         """
-        if self.count == 1:
-            return function()
-        value, error = None, None
+        if self.world_size == 1:
+            yield
+            return
+        error = None
         try:
-            value = function()
+            yield
         except Exception as caught:
             error = caught
-        reasons = self._all(None if error is None else str(error) or type(error).__name__)
+        messages = self._all_gather(None if error is None else str(error) or type(error).__name__)
         if error is not None and not isinstance(error, InputError):
             raise error
-        for rank, reason in enumerate(reasons):
-            if reason is not None:
-                raise SharedError(reason if rank == 0 else f"process {rank}: {reason}") from error
-        return cast(T, value)
-
-    def first(self, function: Callable[[], T]) -> T:
-        """Calls a function in the first process alone and tells the others what came of it.
-
-        Args:
-            function: returns something small that can be pickled.
-
-        Returns:
-            What it returned there.
-
-        Raises:
-            SharedError: it raised an error there.
-        """
-        value = self.agree(lambda: function() if self.is_first else None)
-        if self.count == 1:
-            return cast(T, value)
-        import torch.distributed as dist
-
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return cast(T, told[0])
-
-    def in_turn(self, function: Callable[[], T]) -> T:
-        """Calls a function in one process of each machine, and only then in the others.
-
-        Args:
-            function: for example fetches a file that the others will find.
-
-        Returns:
-            What it returned here.
-
-        Raises:
-            SharedError: it raised an error in some process.
-        """
-        leads = self.local == 0
-        early = self.agree(lambda: function() if leads else None)
-        late = self.agree(lambda: None if leads else function())
-        return cast(T, early if leads else late)
+        for rank, message in enumerate(messages):
+            if message is not None:
+                prefix = "" if rank == 0 else f"process {rank}: "
+                raise CollectiveError(prefix + message) from error
 
     def require_same(self, value: str, message: str) -> None:
-        """Refuses processes that were not given the same.
-
-        Args:
-            value: what must be the same.
-            message: the error's words where it isn't.
+        """Raises an error if the processes have different values.
 
         Raises:
-            SharedError: some process has another value than this one.
+            CollectiveError: with ``message``, in all processes.
         """
-        if self.count > 1 and len(set(self._all(value))) > 1:
-            raise SharedError(message)
+        if self.world_size > 1 and len(set(self._all_gather(value))) > 1:
+            raise CollectiveError(message)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Brings a tensor of every process to the first one.
-
-        Args:
-            tensor: this process's, of the same shape and dtype everywhere.
+        """Collects a tensor of each process, all of one shape and dtype, in rank 0.
 
         Returns:
-            In the first process all of them in order, on the CPU; elsewhere nothing.
+            In rank 0 all tensors in the order of their ranks, on the CPU; elsewhere an empty list.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return [tensor]
         import torch.distributed as dist
 
-        mine = _to_bytes(tensor)
-        places = [torch.empty_like(mine) for _ in range(self.count)] if self.is_first else None
-        dist.gather(mine, places, dst=0)
-        return [_from_bytes(place, tensor.dtype, tensor.shape) for place in places or []]
+        own = _to_bytes(tensor)
+        received = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.gather(own, received if self.is_rank0 else None, dst=0)
+        if not self.is_rank0:
+            return []
+        return [content.view(tensor.dtype).view(tensor.shape) for content in received]
 
-    def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Hands the first process's tensors to all.
+    def broadcast_object(self, value: T) -> T:
+        """Returns rank 0's value in every process; it must be small and picklable."""
+        if self.world_size == 1:
+            return value
+        import torch.distributed as dist
 
-        Args:
-            tensors: by name; looked at in the first process only.
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
-        Returns:
-            The same tensors in every process, on the CPU.
-        """
-        if self.count == 1:
+    def broadcast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns rank 0's tensors, by name, in every process; they are on the CPU."""
+        if self.world_size == 1:
             return dict(tensors)
         import torch.distributed as dist
 
-        forms = self.first(lambda: [(n, t.dtype, tuple(t.shape)) for n, t in tensors.items()])
+        forms = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
         received = {}
-        for name, dtype, shape in forms:
-            received[name] = tensors[name] if self.is_first else torch.empty(shape, dtype=dtype)
-            dist.broadcast(_to_bytes(received[name]), src=0)  # a new tensor's bytes are its own
+        for name, dtype, shape in self.broadcast_object(forms):
+            received[name] = tensors[name] if self.is_rank0 else torch.empty(shape, dtype=dtype)
+            dist.broadcast(_to_bytes(received[name]), src=0)  # writes into the new tensor's storage
         return received
 
-    def _all(self, value: Any) -> list[Any]:
-        """A small value of every process, in order."""
+    def _all_gather(self, value: Any) -> list[Any]:
+        """Returns a small value of every process, in the order of their ranks."""
         import torch.distributed as dist
 
-        values = [None] * self.count
+        values = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
 
 def _to_bytes(tensor: Tensor) -> Tensor:
-    """A tensor's content (bytes,) on the CPU: gloo doesn't know every dtype."""
+    """Returns a tensor's content as (bytes,) on the CPU: gloo does not support every dtype."""
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
 
 
-def _from_bytes(content: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    """The tensor whose content (bytes,) this is."""
-    return content.view(dtype).view(tuple(shape))
-
-
-def current() -> Ranks:
-    """The processes this one has joined.
-
-    Returns:
-        Those of torch's process group; this one alone where there is none.
+def current_group() -> ProcessGroup:
+    """Returns torch's process group, or a single process if there is none.
 
     Raises:
-        InputError: the caller's process group can't pass on tensors of the CPU.
+        InputError: the caller's process group does not support CPU tensors.
 
     Example:
-        >>> current()
-        Ranks(rank=0, count=1, local=0)
+        >>> current_group()
+        ProcessGroup(rank=0, world_size=1, local_rank=0)
     """
     dist = torch.distributed
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return Ranks()
+        return ProcessGroup()
     if "cpu:" not in dist.get_backend_config():
         raise InputError(
-            "the process group serves no CPU tensors: make it with "
+            "the process group does not support CPU tensors: create it with "
             'torch.distributed.init_process_group("cpu:gloo,cuda:nccl")'
         )
     rank = dist.get_rank()
-    return Ranks(rank, dist.get_world_size(), int(os.environ.get(LOCAL, rank)))
+    return ProcessGroup(rank, dist.get_world_size(), int(os.environ.get(LOCAL_RANK, rank)))
 
 
-def started_rank() -> int:
-    """The number torchrun gave this process, whether it has joined the others yet or not.
+def local_device(name: str, group: ProcessGroup) -> torch.device:
+    """Returns the device of this process; with several processes, each gets its own GPU.
 
-    Returns:
-        The number; 0 for a process that torchrun didn't start.
+    Args:
+        name: see `sharnn.device.pick_device`.
+        group: the processes that train together.
+
+    Raises:
+        InputError: see `sharnn.device.pick_device`; or this machine has fewer GPUs than processes.
 
     Example:
-        >>> started_rank()
+        >>> local_device("cpu", ProcessGroup())
+        device(type='cpu')
+    """
+    device = pick_device(name)
+    if group.world_size == 1 or device.type == "cpu":
+        return device
+    gpus = torch.cuda.device_count()
+    if device.type != "cuda" or group.local_rank >= gpus:
+        raise InputError(
+            f"each process needs its own CUDA device, and this machine has {gpus}: "
+            "start as many processes as there are GPUs, or use device cpu"
+        )
+    device = torch.device("cuda", group.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def environment_rank() -> int:
+    """Returns the rank that torchrun gave this process, before or after it joins the group.
+
+    A process that torchrun did not start has rank 0.
+
+    Example:
+        >>> environment_rank()
         0
     """
     return int(os.environ.get(RANK, 0)) if _is_one_of_several() else 0
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Joins the other processes that torchrun started, for as long as the block lasts.
+def process_group() -> Iterator[ProcessGroup]:
+    """Context manager: joins the other processes that torchrun started.
 
-    A process that torchrun didn't start, or started alone, stays alone. Where a process group is
-    there already, made by the caller or by a block around this one, it is used and left as it is.
+    A process that torchrun did not start, or started alone, stays alone. An existing process
+    group, created by the caller or by an enclosing block, is used and left unchanged.
 
     Yields:
-        The processes.
+        The group.
 
     Raises:
-        InputError: the others can't be reached.
+        InputError: the other processes can't be reached.
 
     Example:
-        >>> with joined() as ranks:
-        ...     ranks.count
+        >>> with process_group() as group:
+        ...     group.world_size
         1
     """
     dist = torch.distributed
     if not _is_one_of_several() or dist.is_initialized():
-        yield current()
+        yield current_group()
         return
-    # NCCL for what lies on a GPU, gloo for all that is said beside it.
+    # NCCL for tensors on GPUs, gloo for everything else.
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        # Who joins a second time must not read the addresses of the first.
-        store, rank, count = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+        # A prefix per group, so that a second group does not read the addresses of the first.
+        store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+        prefix = f"sharnn.{next(_group_numbers)}"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
-            store=dist.PrefixStore(f"sharnn.{next(_joins)}", store),  # type: ignore[attr-defined]
+            store=dist.PrefixStore(prefix, store),  # type: ignore[attr-defined]
             rank=rank,
-            world_size=count,
-            timeout=PATIENCE,
+            world_size=size,
+            timeout=TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"can't join the other training processes: {reason}") from error
     try:
-        yield current()
+        yield current_group()
     except BaseException as error:
-        # Leaving is done together. After an error of its own a process just ends: NCCL might wait
-        # for the others here, and they for this one.
-        if isinstance(error, SharedError):
+        # Destroying the group is collective. After an error in this process alone, the process
+        # just ends: NCCL might wait here for the others, which wait for this one elsewhere.
+        if isinstance(error, CollectiveError):
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
 def _is_one_of_several() -> bool:
-    """Whether torchrun started this process and others."""
-    names = (RANK, COUNT, LOCAL)
-    return all(os.environ.get(name, "").isdigit() for name in names) and int(os.environ[COUNT]) > 1
+    """Returns True if torchrun started this process and others."""
+    values = [os.environ.get(name, "") for name in (RANK, WORLD_SIZE, LOCAL_RANK)]
+    return all(value.isdigit() for value in values) and int(os.environ[WORLD_SIZE]) > 1

@@ -1,4 +1,4 @@
-"""enwik8, the first 100,000,000 bytes of the English Wikipedia of 2006: fetched and verified."""
+"""Downloads and verifies enwik8: the first 100,000,000 bytes of the English Wikipedia of 2006."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SEEN = ".enwik8.verified.json"
 
 @dataclass(frozen=True)
 class Download:
-    """Where a file comes from and what it must be.
+    """A file to download: its address, size and hashes.
 
     Args:
         url: address of the zip file.
-        name: the file's name, inside the zip and in the data folder.
-        size: bytes, unpacked.
-        zip_sha256, sha256: of the zip and of the file.
+        name: name of the file in the zip and in the data folder.
+        size: number of bytes, unpacked.
+        zip_sha256, sha256: hashes of the zip and of the unpacked file.
     """
 
     url: str
@@ -44,15 +44,14 @@ ENWIK8 = Download(
 
 
 class DownloadError(InputError):
-    """The file is not here and could not be fetched."""
+    """The file is missing and could not be downloaded."""
 
 
 def data_folder() -> Path:
-    """Where downloads are kept.
+    """Returns the folder for downloads.
 
-    Returns:
-        The folder that the environment variable ``SHARNN_DATA`` names; without it ``data/`` where
-        the package is used from a clone, else ``sharnn`` in the user's cache.
+    It is the folder that the environment variable ``SHARNN_DATA`` names; if that is not set,
+    ``data/`` if the package is used from a clone, else ``sharnn`` in the user's cache.
     """
     named = os.environ.get("SHARNN_DATA")
     if named:
@@ -66,20 +65,17 @@ def data_folder() -> Path:
 
 
 def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
-    """The verified file, fetched if it is not here yet.
+    """Returns the path of the verified, unpacked file, which is downloaded if it is missing.
 
     A file placed by hand, unpacked or as the zip, is verified and used.
 
     Args:
-        download: fetch it where it is missing.
-        file: what to fetch.
-
-    Returns:
-        The path of the unpacked file.
+        download: download the file if it is missing.
+        file: the file.
 
     Raises:
-        DownloadError: it is missing and could not be, or was not to be, fetched.
-        InputError: the file that is there is truncated or damaged, or the folder can't be written.
+        DownloadError: the file is missing, and could not be downloaded or ``download`` is False.
+        InputError: the existing file is truncated or damaged, or the folder can't be written.
     """
     from filelock import FileLock
 
@@ -90,7 +86,7 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
             _verify(path, file)
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        # Of several processes that need it at once, one fetches it and the others wait.
+        # If several processes need the file at once, one downloads it and the others wait.
         with FileLock(folder / f".{file.name}.lock"):
             if path.exists():
                 _verify(path, file)
@@ -104,15 +100,15 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
 
 
 def _short(path: Path) -> str:
-    """The path as a person would type it here: absolute, or relative where that is shorter."""
+    """Returns a path as a user would type it: absolute, or relative if that is shorter."""
     try:
         return min(str(path), os.path.relpath(path), key=len)
-    except ValueError:  # it lies on another drive
+    except ValueError:  # it is on another drive
         return str(path)
 
 
 def _obtain(file: Download, packed: Path, path: Path, download: bool) -> None:
-    """Downloads, verifies and unpacks the file; the zip is not kept."""
+    """Downloads, verifies and unpacks the file, and deletes the zip."""
     by_hand = (
         f"download {file.url} by hand and place it as {_short(packed)}, "
         f"or unpacked as {_short(path)}"
@@ -121,14 +117,14 @@ def _obtain(file: Download, packed: Path, path: Path, download: bool) -> None:
         raise DownloadError(f"{file.name} is not in {_short(path.parent)}: {by_hand}")
     try:
         _fetch(file, packed)
-    except Exception as error:  # whatever goes wrong on the way, the answer is the same
+    except Exception as error:  # any failure of the download has the same remedy
         raise DownloadError(f"{file.name} could not be downloaded: {by_hand}") from error
     _unpack(packed, path, file)
     packed.unlink()
 
 
 def _fetch(file: Download, target: Path) -> None:
-    """Downloads the zip with a progress bar; a file that doesn't match its hash is refused."""
+    """Downloads the zip with a progress bar; fails if it does not match its hash."""
     import pooch
 
     level = pooch.get_logger().level
@@ -143,7 +139,7 @@ def _fetch(file: Download, target: Path) -> None:
 
 
 def _unpack(packed: Path, path: Path, file: Download) -> None:
-    """Verifies and unpacks the zip; the file appears whole or not at all."""
+    """Verifies and unpacks the zip; the unpacked file appears complete or not at all."""
     if _sha256(packed) != file.zip_sha256:
         raise InputError(f"{packed} is damaged: its sha256 is not that of {file.name}; delete it")
     partial = path.with_name(f".{path.name}.partial")
@@ -158,7 +154,7 @@ def _unpack(packed: Path, path: Path, file: Download) -> None:
 
 
 def _verify(path: Path, file: Download) -> None:
-    """Refuses a file that is not exactly the one meant; a file seen before is not read again."""
+    """Raises an error if a file has the wrong content. A file verified before is not read again."""
     stat = path.stat()
     if stat.st_size != file.size:
         raise InputError(
@@ -170,10 +166,10 @@ def _verify(path: Path, file: Download) -> None:
         if json.loads(stamp.read_text()) == seen:
             return
     except (OSError, ValueError):
-        pass  # never verified, or the stamp is unreadable: verify now
+        pass  # not verified yet, or the stamp is unreadable
     if _sha256(path) != file.sha256:
         raise InputError(f"{path} is damaged: its sha256 is not that of {file.name}; delete it")
-    # A read-only folder only costs another verification.
+    # In a read-only folder the file is verified each time.
     with contextlib.suppress(OSError):
         stamp.write_text(json.dumps(seen))
 

@@ -1,4 +1,4 @@
-"""The parts of a block that look at one position or pass along time: dropout, LSTM, Boom."""
+"""The layers of a block other than the head: LayerNorm, dropout, LSTM and Boom."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ LAYER_NORM_EPS = 1e-12
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
-    """A LayerNorm over the last axis with the reference's epsilon; gain 1 and bias 0 at the start.
+    """Returns a LayerNorm over the last axis with the author's epsilon.
 
     Args:
         dim: width of the last axis.
-
-    Returns:
-        The module.
 
     Example:
         >>> layer_norm(8).eps
@@ -26,13 +23,7 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """The sigmoid form of the GELU, x * sigma(1.702 x).
-
-    Args:
-        x: floats of any shape.
-
-    Returns:
-        The same shape and dtype.
+    """Applies the sigmoid form of the GELU, x * sigma(1.702 x), to each element.
 
     Source: paper, Boom layer; Hendrycks and Gimpel 2016.
 
@@ -44,11 +35,10 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Sets each element to zero with probability p while training, and scales the rest.
+    """Sets each element to zero with probability p in training mode, and scales the others.
 
-    On the CPU `torch.nn.Dropout` spends most of its time drawing one random number an element.
-    Here one 64-bit draw decides four elements, 16 bits each, so p is rounded to a multiple of
-    1/65536.
+    On the CPU `torch.nn.Dropout` spends most of its time drawing one random number per element.
+    Here one 64-bit random number serves four elements, so p is rounded to a multiple of 1/65536.
 
     Args:
         p: probability, at least 0 and below 1.
@@ -63,28 +53,28 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drops elements of ``x``, floats of any shape."""
+        """Applies dropout to floats of any shape."""
         if not self.training or self.p == 0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         dropped = round(self.p * 65536)
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
+        numbers = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = numbers.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
         return x * kept * (65536 / (65536 - dropped))
 
     def extra_repr(self) -> str:
-        """What `print` shows of it."""
+        """Returns the settings that `print` shows."""
         return f"p={self.p}"
 
 
 class LSTM(nn.LSTM):
-    """One LSTM layer of equal input and hidden width that takes and returns (batch, dim) states.
+    """One LSTM layer with equal input and hidden width, and states of shape (batch, dim).
 
     Args:
-        dim: width of input, hidden and cell.
+        dim: width of the input, the hidden vector and the cell.
 
-    Source: paper, model architecture; the weights keep `torch.nn.LSTM`'s names and start.
+    Source: paper, model architecture; names and initialisation are those of `torch.nn.LSTM`.
 
     Example:
         >>> output, (hidden, cell) = LSTM(8)(torch.zeros(2, 5, 8), None)
@@ -98,11 +88,11 @@ class LSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Runs along time.
+        """Reads a segment.
 
         Args:
             x: (batch, time, dim).
-            state: (hidden, cell) before the first position, each (batch, dim); None for zeros.
+            state: (hidden, cell) before the first position, (batch, dim) each; None for zeros.
 
         Returns:
             The hidden vectors (batch, time, dim), and (hidden, cell) after the last position.
@@ -118,7 +108,7 @@ class LSTM(nn.LSTM):
         return output, (hidden[0], cell[0])
 
     def _one_position(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """The LSTM's equations for one position: twice as fast as a sequence of length 1."""
+        """Computes one position; twice as fast as `torch.nn.LSTM` on a sequence of length 1."""
         w, u = self.get_parameter("weight_ih_l0"), self.get_parameter("weight_hh_l0")
         b, b_hidden = self.get_parameter("bias_ih_l0"), self.get_parameter("bias_hh_l0")
         # [i f g o] = W x + b + U h + b'
@@ -130,11 +120,11 @@ class LSTM(nn.LSTM):
 
 
 class Boom(nn.Module):
-    """A feed-forward layer without its second matrix: expand, gate, cut into chunks, sum them.
+    """A feed-forward layer without a second matrix: expand, apply GELU, sum chunks of width d.
 
     Args:
         dim: width d of input and output.
-        boom_dim: inner width; what is over a multiple of d is cut off.
+        boom_dim: inner width; units beyond the last whole chunk are dropped.
 
     Source: paper, Boom layer.
 
@@ -149,7 +139,7 @@ class Boom(nn.Module):
         self.expand = nn.Linear(dim, boom_dim)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Takes and returns (batch, time, dim)."""
+        """Maps (batch, time, dim) to (batch, time, dim)."""
         # u = gelu(W h + b);  Boom(h) = u_1 + ... + u_n, chunks of width d  (paper: Boom layer)
         u = gelu(self.expand(h))  # (batch, time, boom_dim)
         chunks = u.shape[-1] // self.dim

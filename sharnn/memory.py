@@ -1,4 +1,4 @@
-"""What a model carries from one segment to the next: LSTM states and the head's memory."""
+"""The state carried from one segment to the next: LSTM states and the head's memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _Buffer:
-    """Storage that several memories may share; ``used`` rows of it are taken."""
+    """Storage that several memories can share; its first ``used`` rows are taken."""
 
     def __init__(self, storage: Tensor, used: int) -> None:
         self.storage = storage  # (batch, capacity, dim)
@@ -18,12 +18,12 @@ class _Buffer:
 
 
 class Memory:
-    """The newest rows one head remembers, oldest first.
+    """The newest rows that one head remembers, oldest first. A memory is immutable.
 
-    A memory never changes: `append` returns a new one. Memories made from each other share one
-    buffer with room at its end, so that remembering one more byte writes one row instead of
-    copying thousands. When two continuations grow from the same memory, the second one finds the
-    room taken and gets a buffer of its own.
+    `append` returns a new memory. Memories made from each other share one buffer with spare room
+    at its end, so that remembering one more byte writes one row instead of copying thousands. If
+    two continuations grow from the same memory, the second finds that room taken and gets a
+    buffer of its own.
 
     Args:
         rows: (batch, rows, dim) the remembered rows.
@@ -54,32 +54,26 @@ class Memory:
         return self._buffer.storage[:, self._start : self._end]
 
     def newest(self, limit: int) -> Memory:
-        """The memory of the newest ``limit`` rows.
+        """Returns a memory of the newest ``limit`` rows, or of all if there are fewer.
 
-        Args:
-            limit: the most rows to keep.
-
-        Returns:
-            A memory of at most ``limit`` rows that shares this one's storage.
+        It shares this memory's storage.
         """
         return Memory._view(self._buffer, max(self._start, self._end - max(limit, 0)), self._end)
 
     def append(self, rows: Tensor, limit: int) -> Memory:
-        """The memory that also holds ``rows`` and keeps its newest ``limit`` rows.
+        """Returns a memory with ``rows`` added, trimmed to its newest ``limit`` rows.
 
         Args:
-            rows: (batch, time, dim) the rows to add; no gradient passes through them.
-            limit: the most rows to keep.
-
-        Returns:
-            The new memory; this one still reads the same.
+            rows: (batch, time, dim) the rows to add; they are detached.
+            limit: maximum number of rows to keep.
         """
         rows = rows.detach()[:, -limit:]
         time = rows.shape[1]
         buffer, start, end = self._buffer, self._start, self._end
         if torch.is_grad_enabled():
-            # A backward pass may still need the old rows as they lie. The new storage has no room
-            # to spare, so that a memory read from a checkpoint lies, and rounds, just the same.
+            # A backward pass may still need the old rows, so nothing is overwritten. The new
+            # storage has no spare room: it has the same layout as a memory read from a checkpoint,
+            # and so a resumed run rounds like an uninterrupted one.
             return Memory(torch.cat([self.newest(limit - time).rows, rows], dim=1))
         if buffer.used != end or buffer.storage.shape[1] - end < time:
             kept = self.newest(limit - time).rows
@@ -90,19 +84,12 @@ class Memory:
         return Memory._view(buffer, start, end + time).newest(limit)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Memory:
-        """The memory whose rows went through ``function``, in storage of its own.
-
-        Args:
-            function: takes and returns (batch, rows, dim).
-
-        Returns:
-            The new memory.
-        """
+        """Returns a memory whose rows are ``function(rows)``, (batch, rows, dim)."""
         return Memory(function(self.rows))
 
 
 def _grow(rows: Tensor, extra: int) -> _Buffer:
-    """A buffer that starts with ``rows`` and has room for ``extra`` more."""
+    """Returns a buffer that starts with a copy of ``rows`` and has room for ``extra`` more."""
     batch, count, dim = rows.shape
     storage = rows.new_empty(batch, count + extra, dim)
     storage[:, :count] = rows
@@ -111,11 +98,11 @@ def _grow(rows: Tensor, extra: int) -> _Buffer:
 
 @dataclass(frozen=True)
 class State:
-    """Everything the next segment needs to know about the past. It holds no gradients.
+    """Everything that the next segment needs from the past. It holds no gradients.
 
     Args:
-        lstm: for each block the pair (hidden, cell), each (batch, dim).
-        memory: for each block its memory; None where the block has no head.
+        lstm: the pair (hidden, cell) of each block, (batch, dim) each.
+        memory: the memory of each block; None for a block without the head.
 
     Source: paper, simplified attention (its memory).
 
@@ -137,18 +124,15 @@ class State:
 
     @property
     def memory_rows(self) -> int:
-        """Rows remembered by each head; 0 where there is no head."""
+        """Number of rows that each head remembers; 0 without a head."""
         return max((len(memory) for memory in self.memory if memory is not None), default=0)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
-        """The state whose tensors all went through ``function``.
+        """Returns a state with ``function`` applied to every tensor.
 
         Args:
             function: takes and returns a tensor whose first axis is the batch, for example
                 ``lambda tensor: tensor[:1]`` or ``lambda tensor: tensor.to("cuda")``.
-
-        Returns:
-            The new state.
         """
         return State(
             tuple((function(hidden), function(cell)) for hidden, cell in self.lstm),
@@ -156,14 +140,14 @@ class State:
         )
 
     def is_finite(self) -> bool:
-        """Whether every number of the state is finite."""
+        """Returns True if the state contains neither NaN nor Inf."""
         return all(bool(torch.isfinite(tensor).all()) for tensor in self.to_tensors().values())
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The tensors under names, as a checkpoint stores them.
+        """Returns the tensors by name, as a checkpoint stores them.
 
-        Returns:
-            ``lstm.N.hidden``, ``lstm.N.cell`` and, where block N has a head, ``memory.N``.
+        The names are ``lstm.N.hidden``, ``lstm.N.cell`` and, if block N has the head,
+        ``memory.N``.
         """
         tensors = {}
         for i, (hidden, cell) in enumerate(self.lstm):
@@ -176,14 +160,11 @@ class State:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], layers: int) -> State:
-        """The state that `to_tensors` took apart.
+        """Returns the state that `to_tensors` wrote.
 
         Args:
-            tensors: names and tensors.
+            tensors: tensors by name.
             layers: number of blocks.
-
-        Returns:
-            The state.
 
         Raises:
             KeyError: an LSTM state is missing.

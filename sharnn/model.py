@@ -1,34 +1,34 @@
-"""SHA-RNN: an embedding, blocks of LSTM, head and Boom, and an output tied to the embedding."""
+"""The whole model: embedding, blocks of LSTM, head and Boom, and the tied output layer."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, overload
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharnn.attention import SingleHeadAttention, visible
+from sharnn.attention import SingleHeadAttention, causal_mask
 from sharnn.config import ModelConfig
+from sharnn.device import to_autocast_dtype
 from sharnn.errors import InputError
 from sharnn.layers import LSTM, Boom, Dropout, layer_norm
 from sharnn.memory import Memory, State
-from sharnn.precision import in_product_dtype
 
 LSTMState = tuple[Tensor, Tensor]
 
 
 class Block(nn.Module):
-    """One layer of the model: an LSTM, the head where the block has one, and the Boom layer.
+    """One block of the model: an LSTM, optionally the head, and the Boom layer.
 
     Args:
         config: the model's shape.
-        has_head: whether this block attends.
+        has_head: whether the block has the attention head.
 
     Source: paper, model architecture and the figure of a block.
 
@@ -57,81 +57,84 @@ class Block(nn.Module):
     def forward(
         self, h: Tensor, lstm_state: LSTMState | None, memory: Memory | None, limit: int
     ) -> tuple[Tensor, LSTMState, Memory | None, Tensor | None]:
-        """Takes one segment through the block.
+        """Reads one segment.
 
         Args:
             h: (batch, time, dim).
-            lstm_state: (hidden, cell) before the segment, each (batch, dim); None for zeros.
-            memory: the head's memory before the segment; None where it is empty.
-            limit: M, the most rows a query may see.
+            lstm_state: (hidden, cell) before the segment, (batch, dim) each; None for zeros.
+            memory: the head's memory before the segment; None if it is empty.
+            limit: M, the maximum number of rows a query can attend to.
 
         Returns:
-            The output (batch, time, dim), the LSTM's state and the memory after the segment, and
-            the attention weights (batch, time, memory + time), None without a head.
+            The output (batch, time, dim), the LSTM state and the memory after the segment, and
+            the attention weights (batch, time, memory + time); the last two are None without a
+            head.
         """
         h, lstm_state = self.before_head(h, lstm_state)
         weights = None
         if self.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + drop(head(h, [memory ; m]))
             #                                              (paper: simplified attention)
-            rows = in_product_dtype(self.memory_norm(h))  # (batch, time, dim)
+            m = to_autocast_dtype(self.memory_norm(h))  # (batch, time, dim)
             h = self.middle_norm(h)
-            memory = self._trim(memory, rows.shape[1], limit)
+            memory = self._trim(memory, m.shape[1], limit)
             past = memory.rows if memory is not None else None  # (batch, memory, dim)
-            read, weights = self.head(h, rows, past, self._mask(rows, past, limit))
-            memory = (memory or Memory(rows[:, :0].detach())).append(rows, limit)
-            h = h + self.dropout(read)
+            attended, weights = self.head(h, m, past, self._mask(m, past, limit))
+            if memory is None:
+                memory = Memory(m[:, :0].detach())
+            memory = memory.append(m, limit)
+            h = h + self.dropout(attended)
         return self.after_head(h), lstm_state, memory, weights
 
     def before_head(self, h: Tensor, lstm_state: LSTMState | None) -> tuple[Tensor, LSTMState]:
-        """The block's first part, along time: the LSTM, before the head.
+        """Computes the part of the block before the head: LayerNorm and LSTM.
 
         Args:
             h: (batch, time, dim) the block's input.
-            lstm_state: (hidden, cell) before the segment, each (batch, dim); None for zeros.
+            lstm_state: (hidden, cell) before the segment, (batch, dim) each; None for zeros.
 
         Returns:
-            (batch, time, dim), and the LSTM's state after the segment.
+            (batch, time, dim), and the LSTM state after the segment.
         """
         # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
         h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
         return self.dropout(h), lstm_state
 
     def after_head(self, h: Tensor) -> Tensor:
-        """The block's last part, at each position alone: the Boom layer, after the head.
+        """Computes the part of the block after the head, position by position: the Boom layer.
 
         Args:
             h: (batch, time, dim).
 
         Returns:
-            The block's output (batch, time, dim).
+            The block's output, (batch, time, dim).
         """
         # h = LN_ff(h) + drop(Boom(LN_xff(h)))                             (paper: Boom layer)
         return self.skip_norm(h) + self.dropout(self.boom(self.boom_norm(h)))
 
     def _trim(self, memory: Memory | None, time: int, limit: int) -> Memory | None:
-        """The rows of the memory that a segment of this length may see."""
+        """Trims the memory to the rows that a segment of length ``time`` can attend to."""
         if memory is None:
             return None
         # Sliding: the first query sees M - 1 rows and itself. The paper: M - L and the segment.
         memory = memory.newest(limit - 1 if self.sliding else limit - time)
         return memory if len(memory) else None
 
-    def _mask(self, rows: Tensor, past: Tensor | None, limit: int) -> Tensor | None:
-        """The causal mask of a segment; a single query sees everything that was kept."""
-        time = rows.shape[1]
+    def _mask(self, m: Tensor, past: Tensor | None, limit: int) -> Tensor | None:
+        """Returns the causal mask of a segment; None for a single query, which sees every row."""
+        time = m.shape[1]
         if time == 1:
             return None
-        # Memory and segment together are M rows at most, unless the segment alone is longer.
+        # Memory and segment together have at most M rows, unless the segment alone is longer.
         window = limit if self.sliding or time > limit else None
-        return visible(time, 0 if past is None else past.shape[1], window, rows.device)
+        return causal_mask(time, 0 if past is None else past.shape[1], window, m.device)
 
 
 class SHARNN(nn.Module):
     """The byte-level language model of the paper.
 
-    Weights start as in the author's code: matrices and embedding from N(0, (0.1 / sqrt(d))^2),
-    their biases 0, the LSTMs as PyTorch starts them, LayerNorms at gain 1 and bias 0.
+    The initialisation is the author's: matrices and embedding from N(0, (0.1 / sqrt(d))^2) with
+    biases 0, LSTMs as in PyTorch, LayerNorms with gain 1 and bias 0.
 
     Args:
         config: the model's shape.
@@ -153,7 +156,8 @@ class SHARNN(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         heads = config.attention_layers
-        self.blocks = nn.ModuleList(Block(config, i in heads) for i in range(config.layers))
+        blocks = nn.ModuleList(Block(config, i in heads) for i in range(config.layers))
+        self.blocks = cast(Sequence[Block], blocks)  # for type checkers
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.dropout = Dropout(config.dropout)
         self.apply(self._init_weights)
@@ -164,109 +168,113 @@ class SHARNN(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        *,
-        return_attention: Literal[False] = False,
-        memory: int | None = None,
-    ) -> tuple[Tensor, State]: ...
-
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        *,
-        return_attention: Literal[True],
-        memory: int | None = None,
-    ) -> tuple[Tensor, State, dict[int, Tensor]]: ...
-
     def forward(
         self,
         x: Tensor,
         state: State | None = None,
         *,
         return_attention: bool = False,
-        memory: int | None = None,
+        memory_limit: int | None = None,
     ) -> tuple[Tensor, State] | tuple[Tensor, State, dict[int, Tensor]]:
         """Predicts the next symbol at every position of a segment.
 
         Args:
             x: (batch, time) integers below ``vocab_size``.
-            state: what the segment before returned; None where a stream starts.
-            return_attention: also return the attention weights.
-            memory: M for this call, the most rows a query may see; None takes the configuration's.
+            state: the state returned for the previous segment; None at the start of a stream.
+            return_attention: also return the attention weights, as `forward_with_attention`.
+            memory_limit: M for this call, the maximum number of rows a query can attend to; None
+                for the configuration's ``memory``.
 
         Returns:
-            Logits (batch, time, vocab_size), the state for the next segment (it holds no
-            gradients) and, if asked for, the attention weights: a dictionary from each block that
-            has the head to (batch, time, memory + time), whose rows sum to 1.
+            Logits (batch, time, vocab_size) in nats, and the state for the next segment, which
+            holds no gradients. With ``return_attention`` also the attention weights.
 
         Raises:
-            InputError: ``x`` has the wrong shape or dtype or (on the CPU, where looking is cheap) a
-                symbol that is not in the vocabulary, the state belongs to another batch
-                size or model, or ``memory`` is not positive.
+            InputError: ``x`` has the wrong shape or dtype or (checked only on the CPU, since it
+                is cheap there) a symbol outside the vocabulary; the state belongs to another
+                batch size or model; or ``memory_limit`` is not positive.
         """
-        limit = self.config.memory if memory is None else memory
+        attention: dict[int, Tensor] = {}
+        logits, state = self._read(x, state, memory_limit, attention if return_attention else None)
+        return (logits, state, attention) if return_attention else (logits, state)
+
+    def forward_with_attention(
+        self, x: Tensor, state: State | None = None, *, memory_limit: int | None = None
+    ) -> tuple[Tensor, State, dict[int, Tensor]]:
+        """Predicts like `forward`, and always returns the attention weights too.
+
+        Args:
+            x, state, memory_limit: see `forward`.
+
+        Returns:
+            Logits and state as in `forward`, and a dictionary from the number of each block that
+            has the head to its weights (batch, time, memory + time), which sum to 1 for each
+            query.
+
+        Raises:
+            InputError: see `forward`.
+        """
+        attention: dict[int, Tensor] = {}
+        logits, state = self._read(x, state, memory_limit, attention)
+        return logits, state, attention
+
+    def _read(
+        self,
+        x: Tensor,
+        state: State | None,
+        memory_limit: int | None,
+        attention: dict[int, Tensor] | None,
+    ) -> tuple[Tensor, State]:
+        """Reads a segment, and stores the attention weights in ``attention`` if it is given."""
+        limit = self.config.memory if memory_limit is None else memory_limit
         self._check(x, state, limit)
         h = self.dropout(self.embedding(x.long()))  # (batch, time, dim)
-        lstm, memories, attention = [], [], {}
+        lstm, memories = [], []
         for i, block in enumerate(self.blocks):
-            h, (hidden, cell), rows, weights = block(
+            h, (hidden, cell), memory, weights = block(
                 h, state.lstm[i] if state else None, state.memory[i] if state else None, limit
             )
             lstm.append((hidden.detach(), cell.detach()))
-            memories.append(rows)
-            if weights is not None and return_attention:
+            memories.append(memory)
+            if attention is not None and weights is not None:
                 attention[i] = weights
-        logits = self.output(h)
-        new_state = State(tuple(lstm), tuple(memories))
-        return (logits, new_state, attention) if return_attention else (logits, new_state)
+        return self.output(h), State(tuple(lstm), tuple(memories))
 
     def output(self, h: Tensor) -> Tensor:
-        """What the last block's output predicts.
-
-        Args:
-            h: (..., dim).
-
-        Returns:
-            Logits (..., vocab_size).
-        """
+        """Returns the logits (..., vocab_size) for the last block's output (..., dim)."""
         # logits = drop(h) E' + b, with the embedding's own matrix E (paper: model architecture)
         return F.linear(self.dropout(h), self.embedding.weight, self.output_bias)
 
     def step(
-        self, x: Tensor, state: State | None = None, *, memory: int | None = None
+        self, x: Tensor, state: State | None = None, *, memory_limit: int | None = None
     ) -> tuple[Tensor, State]:
-        """Predicts the symbol after one more symbol; the same numbers as `forward`.
+        """Reads one symbol and predicts the next; the same numbers as `forward`.
 
-        Without gradients (`torch.no_grad`) a step costs one new row of memory, not a copy of it.
+        Without gradients (`torch.no_grad`) a step writes one row of memory and copies none.
 
         Args:
             x: (batch,) integers below ``vocab_size``.
-            state: what the step or segment before returned; None where a stream starts.
-            memory: M for this call; None takes the configuration's.
+            state: the state returned for the previous step or segment; None at the start of a
+                stream.
+            memory_limit: see `forward`.
 
         Returns:
             Logits (batch, vocab_size) and the next state.
 
         Raises:
-            InputError: as `forward`.
+            InputError: see `forward`.
         """
         if x.dim() != 1:
             raise InputError(
-                f"step takes one symbol a stream, shape (batch,), got {tuple(x.shape)}"
+                f"step takes one symbol per stream, shape (batch,), got {tuple(x.shape)}"
             )
-        logits, state = self(x[:, None], state, memory=memory)
+        logits, state = self(x[:, None], state, memory_limit=memory_limit)
         return logits[:, 0], state
 
     def collapse(self) -> None:
-        """Folds each head's W_v into the one vector it shapes. Outputs stay the same.
+        """Replaces each head's W_v by the one vector it produces. Outputs stay the same.
 
-        Do it after training: the vector can no longer be trained through its matrix.
+        Use it after training: the vector is no longer trained through its matrix.
 
         Source: paper, over-parameterisation of static vectors.
 
@@ -278,24 +286,22 @@ class SHARNN(nn.Module):
             True
         """
         for block in self.blocks:
-            if isinstance(block, Block) and block.head is not None:
+            if block.head is not None:
                 block.head.collapse()
         self.config = dataclasses.replace(self.config, collapsed=True)
 
     def parameter_count(self) -> int:
-        """Number of trained numbers; the embedding and the output share theirs.
-
-        Returns:
-            The count.
-        """
+        """Returns the number of parameters; embedding and output share theirs."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _check(self, x: Tensor, state: State | None, limit: int) -> None:
         if x.dim() != 2 or x.shape[0] == 0 or x.shape[1] == 0:
-            raise InputError(f"x must have shape (batch, time), neither 0, got {tuple(x.shape)}")
+            raise InputError(
+                f"x must have shape (batch, time) with at least one element, got {tuple(x.shape)}"
+            )
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise InputError(f"x must hold integers, got {x.dtype}")
-        # On a GPU a look would make the host wait for the device in every step.
+        # On a GPU this check would make the host wait for the device in every step.
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = (int(symbol) for symbol in x.aminmax())
             if low < 0 or high >= self.config.vocab_size:
@@ -304,7 +310,7 @@ class SHARNN(nn.Module):
                     f"got {low} to {high}"
                 )
         if limit < 1:
-            raise InputError(f"memory must be at least 1 row, got {limit}")
+            raise InputError(f"memory_limit must be at least 1 row, got {limit}")
         if state is None:
             return
         if len(state.lstm) != self.config.layers:
@@ -316,13 +322,7 @@ class SHARNN(nn.Module):
 
 
 def in_float32(model: SHARNN) -> SHARNN:
-    """The model itself if its weights are float32, else a copy with such weights.
-
-    Args:
-        model: of any precision; it is left as it is.
-
-    Returns:
-        A model with float32 weights.
+    """Returns the model if its weights are float32, else a float32 copy.
 
     Example:
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
@@ -338,13 +338,7 @@ def in_float32(model: SHARNN) -> SHARNN:
 
 @contextmanager
 def evaluating(model: SHARNN) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; the mode is left as it was found.
-
-    Args:
-        model: the model.
-
-    Yields:
-        Nothing.
+    """Context manager: evaluation mode without gradients; restores the mode afterwards.
 
     Example:
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
@@ -364,29 +358,26 @@ def evaluating(model: SHARNN) -> Iterator[None]:
 
 
 def require_finite(logits: Tensor) -> None:
-    """Refuses predictions of a model whose weights are no numbers any more.
-
-    Args:
-        logits: of any shape.
+    """Raises an error if logits contain NaN or Inf, as those of damaged weights do.
 
     Raises:
-        InputError: one of them is not finite.
+        InputError: they do.
     """
     if not math.isfinite(logits.double().sum().item()):
-        raise InputError("the model's predictions are not finite numbers: its weights are damaged")
+        raise InputError("the model's logits contain NaN or Inf: its weights are damaged")
 
 
 def require_symbols(model: SHARNN, largest: int) -> None:
-    """Refuses data with bytes that a model of fewer than 256 symbols can't read.
+    """Raises an error if data contain a byte that is outside the model's vocabulary.
 
     Args:
-        model: who would read them.
-        largest: the largest byte.
+        model: a model, perhaps with fewer than 256 symbols.
+        largest: the largest byte in the data.
 
     Raises:
-        InputError: it is no symbol of the model.
+        InputError: ``largest`` is not in the vocabulary.
     """
     if largest >= model.config.vocab_size:
         raise InputError(
-            f"the data hold byte {largest}, but the model has {model.config.vocab_size} symbols"
+            f"the data contain byte {largest}, but the model has {model.config.vocab_size} symbols"
         )

@@ -1,6 +1,7 @@
-"""What the book's notebooks share: one size switch, tables, timing, knobs and files.
+"""Helpers for the book's notebooks: a size switch, tables, timing, controls and files.
 
-It needs what ``pip install "sharnn[book]"`` brings. Nothing else in the library imports it.
+They need the packages that ``pip install "sharnn[book]"`` installs. No other module of the library
+imports this one.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ NUMBER = re.compile(r"[-+<>]?\d[\d.,]*(e[-+]?\d+)?( ?(%|[A-Za-z]{1,2}))?( ± [\d
 
 
 class Size:
-    """The size switch of a notebook: small on a CPU, large where there is a GPU.
+    """The size switch of a notebook: small on a CPU, large if there is a GPU.
 
     Args:
-        name: ``"small"`` or ``"large"``; None takes the environment variable ``SHARNN_SIZE``, and
-            without it chooses by the machine.
+        name: ``"small"`` or ``"large"``. None uses the environment variable ``SHARNN_SIZE`` or, if
+            it is not set, ``"large"`` if there is a GPU and ``"small"`` otherwise.
 
     Attributes:
-        device: where the notebook computes.
+        device: the device on which the notebook computes.
 
     Raises:
-        InputError: there is no such size.
+        InputError: the size is neither ``"small"`` nor ``"large"``.
 
     Example:
         >>> size = Size("small")
@@ -55,7 +56,7 @@ class Size:
         self.device = torch.device("cuda" if has_gpu else "cpu")
 
     def __call__(self, small: T, large: T) -> T:
-        """The value for this size."""
+        """Returns the value for this size."""
         return small if self.name == "small" else large
 
     def __repr__(self) -> str:
@@ -66,14 +67,11 @@ class Size:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
-    """A table that a notebook shows. Columns of numbers are set flush right.
+    """Builds a Markdown table that a notebook displays. Columns of numbers are right-aligned.
 
     Args:
-        header: the columns' names.
-        rows: a sequence of cells for each row; Markdown in a cell is obeyed.
-
-    Returns:
-        What the last line of a cell displays.
+        header: the names of the columns.
+        rows: the cells of each row; Markdown in a cell is rendered.
 
     Example:
         >>> print(table(["model", "bits"], [["a", 1.5]]).data)
@@ -91,54 +89,56 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markdown:
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
-    """Whether each cell is a number, perhaps bold, with a short unit or an error; or empty."""
+    """Returns whether all cells are empty or numbers, possibly bold, with a unit or an error."""
     filled = [cell.strip("*") for cell in cells if cell]
     return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
 
 
 def timed(function: Callable[[], T], repeats: int = 1) -> tuple[T, float]:
-    """Calls a function and takes its time, that of the device included.
+    """Calls a function and measures its time, including work queued on a GPU.
 
     Args:
-        function: what to time.
-        repeats: how often to call it; other programs can only make it slower, so the least counts.
+        function: the function to call.
+        repeats: number of calls. The minimum time is returned, since other programs can only make
+            a call slower.
 
     Returns:
-        Its last value and the least number of seconds.
+        The value of the last call, and the minimum time in seconds.
 
     Example:
         >>> value, seconds = timed(lambda: sum(range(1000)), repeats=3)
         >>> value, seconds > 0
         (499500, True)
     """
-    least = float("inf")
+    minimum = float("inf")
     for _ in range(repeats):
-        _wait()
+        _synchronize()
         start = time.perf_counter()
         value = function()
-        _wait()
-        least = min(least, time.perf_counter() - start)
-    return value, least
+        _synchronize()
+        minimum = min(minimum, time.perf_counter() - start)
+    return value, minimum
 
 
-def _wait() -> None:
-    """Lets a GPU finish what it was given."""
+def _synchronize() -> None:
+    """Waits for queued work on a GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class Knobs:
-    """A figure with controls: they move in a live notebook, and a page shows the figure.
+    """A figure with interactive controls in a live notebook, and a static figure elsewhere.
 
     Args:
-        draw: takes the controls' values by name and returns a matplotlib figure.
-        controls: for each argument what `ipywidgets.interact` takes: a widget, or for example
-            ``(low, high, step)`` or a list of choices.
+        draw: a function that takes the controls' values as keyword arguments and returns a
+            matplotlib figure.
+        controls: one control for each argument of ``draw``, in a form that `ipywidgets.interact`
+            accepts: a widget or, for example, ``(low, high, step)`` or a list of choices.
 
     Example:
         >>> from sharnn.plots import panels
         >>> knobs = Knobs(lambda n: panels()[0].figure, n=(1, 5))
-        >>> knobs.controls  # the last line of a cell would show them
+        >>> knobs.controls  # as the last line of a cell, `knobs` displays the figure
         {'n': (1, 5)}
     """
 
@@ -146,7 +146,7 @@ class Knobs:
         self.draw, self.controls = draw, controls
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The controls for whoever can show them, and the figure for whoever can't."""
+        """Returns the controls and, for front ends without widgets, the figure as an image."""
         import ipywidgets
         import matplotlib.pyplot as plt
         from IPython.display import display
@@ -158,24 +158,24 @@ class Knobs:
 
         widget = ipywidgets.interactive(redraw, **self.controls)
         figure = self.draw(**widget.kwargs)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
+        image = io.BytesIO()
+        figure.savefig(image, format="png")
         plt.close(figure)
-        return {**widget._repr_mimebundle_(), "image/png": picture.getvalue()}
+        return {**widget._repr_mimebundle_(), "image/png": image.getvalue()}
 
 
 def repository_file(name: str, sha256: str) -> Path:
-    """A file of the repository that is not part of the installed package.
+    """Returns the path of a repository file, which is downloaded if there is no clone.
 
     Args:
-        name: its path in the repository.
-        sha256: what it must be; only checked where it is downloaded.
+        name: path of the file within the repository.
+        sha256: checksum of the file, which is checked after a download.
 
     Returns:
-        Its path in the clone, or in the cache after a download.
+        The file's path in the clone, or in the cache if it was downloaded.
 
     Raises:
-        InputError: it is not here and can't be downloaded.
+        InputError: the file is not in a clone and can't be downloaded.
     """
     here = Path(__file__).resolve().parent.parent / name
     if here.is_file():
@@ -190,5 +190,5 @@ def repository_file(name: str, sha256: str) -> Path:
     url = f"{address.replace('github.com', 'raw.githubusercontent.com')}/main/{name}"
     try:
         return Path(pooch.retrieve(url, sha256, path=pooch.os_cache("sharnn")))
-    except Exception as error:  # whatever goes wrong on the way, the answer is the same
-        raise InputError(f"{name} is not here and could not be downloaded from {url}") from error
+    except Exception as error:  # pooch and its backends raise many types
+        raise InputError(f"{name} was not found and could not be downloaded from {url}") from error

@@ -1,4 +1,4 @@
-"""Pictures: the loss curve while a model trains, and the head's weights over its memory.
+"""Figures: loss curves and attention maps.
 
 They need matplotlib (``pip install "sharnn[book]"``).
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours can be told apart by the colour-blind; the grey reads on dark and light.
+# Okabe and Ito's palette is safe for colour-blind readers. The grey is legible on dark and light.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#808080"
 PINK, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#E69F00", "#000000"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, BLACK)
@@ -28,12 +28,13 @@ GRID = "#dddddd"
 
 
 def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1) -> list[Axes]:
-    """Axes side by side, or in rows, in a new figure of the book's style.
+    """Creates a figure in the book's style with a grid of axes.
 
     Args:
-        columns: how many side by side.
-        width, height: of the figure, in inches.
-        rows: how many one below the other.
+        columns: number of axes in each row.
+        width: width of the figure, in inches.
+        height: height of the figure, in inches.
+        rows: number of rows.
 
     Returns:
         The axes from left to right, row by row.
@@ -49,8 +50,9 @@ def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1)
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install matplotlib") from error
-    # Not by rcParams: in a notebook, a context around the first figure turns later ones off.
+        raise InputError("figures need matplotlib: pip install matplotlib") from error
+    # The style is not set by rcParams: in a notebook, an rc context around the first figure keeps
+    # later figures from being displayed.
     figure, grid = plt.subplots(
         rows,
         columns,
@@ -69,39 +71,36 @@ def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1)
     return list(grid.flat)
 
 
-def check_picture_name(path: Path) -> None:
-    """Sees to it that a figure can be written under a name.
-
-    Args:
-        path: where it will be written; the ending names the kind of picture.
+def check_figure_name(path: Path) -> None:
+    """Checks that the suffix of a path is a file format in which figures can be saved.
 
     Raises:
-        InputError: there is no such kind, or matplotlib is missing.
+        InputError: the format is not supported, or matplotlib is missing.
 
     Example:
-        >>> check_picture_name(Path("survey.png"))
+        >>> check_figure_name(Path("attention.png"))
     """
     figure = panels()[0].figure
-    kinds = figure.canvas.get_supported_filetypes()
+    formats = figure.canvas.get_supported_filetypes()
     _close(figure)
-    if path.suffix[1:].lower() not in kinds:
-        raise InputError(f"{path}: a figure's name ends in one of .{', .'.join(kinds)}")
+    if path.suffix[1:].lower() not in formats:
+        raise InputError(f"{path}: the name of a figure must end in one of .{', .'.join(formats)}")
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Writes a figure, whole or not at all, and closes it.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure atomically and closes it.
 
     Args:
         figure: the figure.
-        path: where to; the ending names the kind of picture.
+        path: the file to write; its suffix selects the format.
 
     Raises:
-        InputError: it can't be written there.
+        InputError: the file can't be written.
     """
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:].lower())
+    image = io.BytesIO()
+    figure.savefig(image, format=path.suffix[1:].lower())
     _close(figure)
-    write_atomically(path, picture.getvalue())
+    write_atomically(path, image.getvalue())
 
 
 def _close(figure: Any) -> None:
@@ -111,36 +110,35 @@ def _close(figure: Any) -> None:
 
 
 def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> Axes:
-    """Draws training and validation loss over the bytes read.
+    """Draws training and validation loss over the number of bytes read.
 
     Args:
-        metrics: the lines of a run, as `sharnn.train` returns them or ``metrics.jsonl`` holds.
-        axes: where to draw; None for a new figure.
-
-    Returns:
-        The axes.
+        metrics: the metrics of a run, as returned by `sharnn.train` or read from
+            ``metrics.jsonl``.
+        axes: axes to draw on; None for a new figure.
 
     Raises:
         InputError: matplotlib is missing.
 
     Example:
-        >>> line = {"step": 10, "bytes": 500, "train_bits_per_byte": 5.0}
-        >>> loss_curve([line]).get_ylabel()
+        >>> record = {"step": 10, "bytes": 500, "train_bits_per_byte": 5.0}
+        >>> loss_curve([record]).get_ylabel()
         'bits per byte'
     """
     axes = axes or panels()[0]
     read, total = {0: 0.0}, 0.0  # step -> thousands of bytes read so far
-    for line in metrics:
-        total += line.get("bytes", 0) / 1000
-        read[line["step"]] = total
+    for record in metrics:
+        total += record.get("bytes", 0) / 1000
+        read[record["step"]] = total
     for key, name, color, marker in (
         ("train_bits_per_byte", "training", BLUE, ""),
         ("valid_bits_per_byte", "validation", ORANGE, "o"),
     ):
-        lines = [line for line in metrics if key in line]
-        if lines:
-            steps = [read[line["step"]] for line in lines]
-            axes.plot(steps, [line[key] for line in lines], label=name, color=color, marker=marker)
+        records = [record for record in metrics if key in record]
+        if records:
+            x = [read[record["step"]] for record in records]
+            y = [record[key] for record in records]
+            axes.plot(x, y, label=name, color=color, marker=marker)
     axes.set_xlabel("bytes read (thousands)")
     axes.set_ylabel("bits per byte")
     if axes.get_legend_handles_labels()[0]:
@@ -149,10 +147,10 @@ def loss_curve(metrics: Sequence[dict[str, Any]], axes: Axes | None = None) -> A
 
 
 class LiveCurve:
-    """A loss curve that redraws itself in a notebook while a model trains.
+    """A loss curve that is redrawn in a notebook while a model trains.
 
     Args:
-        every: lines of metrics between two drawings.
+        every: number of metrics records between redraws.
 
     Example:
         >>> curve = LiveCurve()
@@ -164,14 +162,14 @@ class LiveCurve:
         self.metrics: list[dict[str, Any]] = []
         self.handle: Any = None
 
-    def __call__(self, line: dict[str, Any]) -> None:
-        """Takes one line of metrics, and redraws where it is time."""
-        self.metrics.append(line)
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Adds one metrics record and redraws the curve if it is due."""
+        self.metrics.append(record)
         if len(self.metrics) % self.every == 0:
             self.draw()
 
     def draw(self) -> None:
-        """Draws the curve in place of the one before."""
+        """Draws the curve in place of the previous one."""
         import matplotlib.pyplot as plt
         from IPython.display import display
 
@@ -184,13 +182,10 @@ class LiveCurve:
 
 
 def visible_byte(byte: int) -> str:
-    r"""One character that stands for a byte in a picture.
+    r"""Returns one visible character for a byte, to label figures.
 
-    Args:
-        byte: 0 to 255.
-
-    Returns:
-        The ASCII character; a space, a line's end and other bytes get a mark.
+    Printable ASCII characters stand for themselves. Spaces, line ends and all other bytes are
+    replaced by symbols.
 
     Example:
         >>> "".join(map(visible_byte, "a b\n\u00e9".encode()))
@@ -206,22 +201,20 @@ def visible_byte(byte: int) -> str:
 def attention_map(
     weights: Tensor, text: bytes, columns: int = 200, axes: Axes | None = None
 ) -> Axes:
-    """Draws where each query of a segment looks, over everything it may see.
+    """Draws the attention weights of each query in a segment over all keys.
 
-    The keys are too many to show one by one: each column is a run of neighbouring keys and shows
-    the sum of their weights, on a logarithmic scale that starts at a tenth of an even share.
+    There are too many keys to show each of them. A column of the map is a group of neighbouring
+    keys and shows the sum of their weights. The colour scale is logarithmic and starts at a tenth
+    of an even share.
 
     Args:
         weights: (time, memory + time) attention weights of one stream.
-        text: the segment's bytes, one for each query; they label the rows.
-        columns: runs of keys to show.
-        axes: where to draw; None for a new figure.
-
-    Returns:
-        The axes.
+        text: the segment's bytes, one for each query, used as labels.
+        columns: maximum number of groups of keys.
+        axes: axes to draw on; None for a new figure.
 
     Raises:
-        InputError: the shapes don't fit, or matplotlib is missing.
+        InputError: the shape of ``weights`` does not match ``text``, or matplotlib is missing.
 
     Example:
         >>> axes = attention_map(torch.full((2, 6), 1 / 6), b"ab", columns=3)
@@ -230,7 +223,8 @@ def attention_map(
     """
     if weights.dim() != 2 or weights.shape[0] != len(text):
         raise InputError(
-            f"weights must have a row for each of {len(text)} bytes, got {tuple(weights.shape)}"
+            f"weights must have shape ({len(text)}, keys) for {len(text)} bytes, "
+            f"got {tuple(weights.shape)}"
         )
     axes = axes or panels()[0]
     from matplotlib.colors import LogNorm
@@ -240,7 +234,7 @@ def attention_map(
     edges = torch.linspace(0, keys, columns + 1).round().long()  # (columns + 1,)
     totals = torch.cat([torch.zeros(time, 1), weights.float().cpu().cumsum(1)], dim=1)
     summed = totals[:, edges[1:]] - totals[:, edges[:-1]]  # (time, columns)
-    faintest = 0.1 / columns  # a tenth of what an even spread would give a column
+    faintest = 0.1 / columns  # a tenth of a column's even share
     image = axes.imshow(
         summed.clamp(min=faintest).numpy(),
         aspect="auto",
@@ -253,7 +247,7 @@ def attention_map(
     axes.tick_params(axis="y", labelsize=9)
     axes.axvline(0, color="white", linewidth=0.8)
     axes.grid(visible=False)
-    axes.set_xlabel("position looked at, in bytes from the segment's start (memory | segment)")
+    axes.set_xlabel("position of the key, in bytes from the segment's start (memory | segment)")
     axes.set_ylabel("byte just read")
     axes.figure.colorbar(image, ax=axes, label="share of attention")
     return axes

@@ -1,4 +1,4 @@
-"""How a model is trained: every setting of a run that isn't the model's shape or the corpus."""
+"""The settings of a training run, apart from the model's shape and the corpus."""
 
 from __future__ import annotations
 
@@ -10,91 +10,76 @@ from typing import Any
 
 import numpy as np
 
-from sharnn.errors import InputError
+from sharnn.errors import InputError, require_choice
+from sharnn.settings import document_fields, from_mapping, setting
 
 OPTIMIZERS = ("lamb", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SHORTEST_SEGMENT = 5  # bytes
 
 
+@document_fields
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training run. The defaults are the paper's, with one head.
+    """The settings of a training run. The defaults are the paper's, for the model with one head.
 
-    A run ends at the first of ``steps``, ``epochs`` and ``minutes`` that is reached; the share of
-    it that is done drives the schedule. With ``minutes`` the clock decides, so two such runs
-    differ; with the others a run can be repeated bit for bit on one number of threads.
+    A run ends when the first of ``steps``, ``epochs`` and ``minutes`` is reached; its progress
+    towards that limit drives the learning rate. With ``minutes`` the clock decides, so two such
+    runs differ; the other limits make a run reproducible bit for bit on one number of threads.
 
-    Args:
-        steps: optimiser steps; None for no limit.
-        epochs: passes over the training bytes; None for no limit.
-        minutes: time spent training; None for no limit.
-        batch_size: streams trained side by side.
-        segment_length: longest segment, in bytes.
-        short_segments: share of segments of half that length.
-        segment_jitter: standard deviation of a segment's length, in bytes.
-        optimizer: ``"lamb"``, ``"adamw"`` or ``"muon"``.
-        lr: peak learning rate.
-        beta1, beta2: decays of the optimiser's running means.
-        eps: the optimiser's epsilon.
-        weight_decay: the optimiser's weight decay.
-        min_trust: LAMB's least trust ratio; None for none.
-        warmup_steps: steps of linear warm-up.
-        schedule: ``"constant"``, ``"cosine"`` or ``"linear"`` (the last two fall to 0).
-        halve_at: share of the run after which a constant learning rate is halved; None for never.
-        clip: largest global norm of the gradient.
-        precision: ``"auto"`` is float16 on a CUDA device (cuDNN's fast LSTM needs it), bfloat16
-            on a CPU that multiplies it fast, else float32.
-        device: ``"auto"`` is CUDA where there is one, else the CPU.
-        seed: seed of weights, dropout and segment lengths.
-        log_every: steps between lines of metrics.
-        eval_every: steps between validations.
-        eval_bytes: validation bytes used while training; None for all.
-        eval_batch_size: streams scored side by side in a validation; None for one for each
-            100,000 bytes, 8 at most.
-        checkpoint_every: steps between checkpoints.
-        max_skips: steps in a row with a non-finite loss or gradient after which the run stops.
+    {fields}
 
     Raises:
-        InputError: a setting is out of range, or the run would never end.
+        InputError: a setting is out of range, or there is no limit.
 
     Source: paper, training settings and their table; the author's code for the jitter.
 
     Example:
         >>> Recipe.preset("paper").lr
         0.002
-        >>> Recipe(steps=10).learning_rate(step=399, done=0.0)
+        >>> Recipe(steps=10).learning_rate(step=399, progress=0.0)
         0.001
     """
 
-    steps: int | None = None
-    epochs: float | None = 25
-    minutes: float | None = None
-    batch_size: int = 16
-    segment_length: int = 1024
-    short_segments: float = 0.05
-    segment_jitter: float = 5.0
-    optimizer: str = "lamb"
-    lr: float = 2e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-6
-    weight_decay: float = 0.0
-    min_trust: float | None = 0.25
-    warmup_steps: int = 800
-    schedule: str = "constant"
-    halve_at: float | None = 23 / 25
-    clip: float = 0.25
-    precision: str = "auto"
-    device: str = "auto"
-    seed: int = 0
-    log_every: int = 10
-    eval_every: int = 1000
-    eval_bytes: int | None = None
-    eval_batch_size: int | None = 16
-    checkpoint_every: int = 1000
-    max_skips: int = 20
+    steps: int | None = setting(None, "optimiser steps; none for no limit")
+    epochs: float | None = setting(25, "passes over the training bytes; none for no limit")
+    minutes: float | None = setting(None, "training time in minutes; none for no limit")
+    batch_size: int = setting(16, "streams trained in parallel")
+    segment_length: int = setting(1024, "maximum length of a segment, in bytes")
+    short_segments: float = setting(0.05, "fraction of segments of half that length")
+    segment_jitter: float = setting(5.0, "standard deviation of a segment's length, in bytes")
+    optimizer: str = setting("lamb", "lamb, adamw or muon")
+    lr: float = setting(2e-3, "peak learning rate")
+    beta1: float = setting(0.9, "decay of the optimiser's mean of the gradient")
+    beta2: float = setting(0.999, "decay of the optimiser's mean of the squared gradient")
+    eps: float = setting(1e-6, "the optimiser's epsilon")
+    weight_decay: float = setting(0.0, "the optimiser's weight decay")
+    min_trust: float | None = setting(0.25, "LAMB's minimum trust ratio; none for plain LAMB")
+    warmup_steps: int = setting(800, "steps of linear warm-up")
+    schedule: str = setting("constant", "constant, cosine or linear (the last two decay to 0)")
+    halve_at: float | None = setting(
+        23 / 25, "fraction of the run after which a constant rate is halved; none for never"
+    )
+    clip: float = setting(0.25, "maximum global norm of the gradient")
+    precision: str = setting(
+        "auto",
+        "auto, float32, float16 or bfloat16; auto is float16 on CUDA (which cuDNN's fast LSTM "
+        "needs), bfloat16 on a CPU with fast bfloat16 products, else float32",
+    )
+    device: str = setting("auto", "auto, cpu, cuda or mps; auto is CUDA if available, else the CPU")
+    seed: int = setting(0, "seed of weights, dropout and segment lengths")
+    log_every: int = setting(10, "steps between lines of metrics")
+    eval_every: int = setting(1000, "steps between validations")
+    eval_bytes: int | None = setting(None, "validation bytes used during training; none for all")
+    eval_batch_size: int | None = setting(
+        16, "streams scored in parallel in a validation; none for one per 100,000 bytes, up to 8"
+    )
+    checkpoint_every: int = setting(1000, "steps between checkpoints")
+    max_skips: int = setting(
+        20, "consecutive steps with a non-finite loss or gradient after which the run stops"
+    )
 
     def __post_init__(self) -> None:
         for name in (
@@ -120,12 +105,12 @@ class Recipe:
         self._require("short_segments", 0 <= self.short_segments <= 1, "from 0 to 1")
         self._require("min_trust", self.min_trust is None or self.min_trust >= 0, "at least 0")
         self._require("halve_at", self.halve_at is None or 0 <= self.halve_at <= 1, "from 0 to 1")
-        self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
-        self._require("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
-        self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self._require("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}")
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("schedule", self.schedule, SCHEDULES)
+        require_choice("precision", self.precision, PRECISIONS)
+        require_choice("device", self.device, DEVICES)
         if self.steps is None and self.epochs is None and self.minutes is None:
-            raise InputError("a run needs an end: give steps, epochs or minutes")
+            raise InputError("a run needs a limit: give steps, epochs or minutes")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -133,13 +118,10 @@ class Recipe:
 
     @classmethod
     def preset(cls, name: str) -> Recipe:
-        """The recipe that goes with the model preset of the same name.
+        """Returns the recipe for the model preset of the same name.
 
         Args:
             name: see `sharnn.ModelConfig.preset`.
-
-        Returns:
-            The recipe.
 
         Raises:
             InputError: there is no preset of that name.
@@ -148,81 +130,66 @@ class Recipe:
             >>> Recipe.preset("paper-every-head").batch_size
             8
         """
-        if name not in _PRESETS:
-            raise InputError(f"no preset named {name!r}; there are: {', '.join(_PRESETS)}")
+        require_choice("preset", name, _PRESETS)
         return _PRESETS[name]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The recipe that `dataclasses.asdict` took apart.
-
-        Args:
-            values: field names and their values, as read from JSON.
-
-        Returns:
-            The recipe.
+        """Returns the recipe with these field values, as `dataclasses.asdict` gives them.
 
         Raises:
             InputError: a name is unknown or a value is out of range.
         """
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InputError(f"unknown training setting {unknown[0]!r}")
-        return cls(**values)
+        return from_mapping(cls, values)
 
-    def done(self, step: int, epochs: float, seconds: float) -> float:
-        """The share of the run that is done.
+    def progress(self, step: int, epochs: float, seconds: float) -> float:
+        """Returns the fraction of the run that is complete: 0 at the start, 1 or more at the end.
 
         Args:
             step: steps taken.
-            epochs: passes over the training bytes, the current one's share included.
-            seconds: time spent training.
-
-        Returns:
-            0 at the start, 1 or more where the run ends.
+            epochs: passes over the training bytes, with the fraction of the current one.
+            seconds: training time.
         """
-        shares = [
+        fractions = [
             (step, self.steps),
             (epochs, self.epochs),
             (seconds / 60, self.minutes),
         ]
-        return max(spent / limit for spent, limit in shares if limit is not None)
+        return max(spent / limit for spent, limit in fractions if limit is not None)
 
-    def learning_rate(self, step: int, done: float) -> float:
-        """The learning rate of one step.
+    def learning_rate(self, step: int, progress: float) -> float:
+        """Returns the learning rate of one step.
 
         Args:
             step: steps taken before it.
-            done: the share of the run that is done.
-
-        Returns:
-            The learning rate.
+            progress: see `progress`.
         """
         lr = self.lr * min(1.0, (step + 1) / max(self.warmup_steps, 1))
-        done = min(done, 1.0)
+        progress = min(progress, 1.0)
         if self.schedule == "cosine":
-            return lr * (1 + math.cos(math.pi * done)) / 2
+            return lr * (1 + math.cos(math.pi * progress)) / 2
         if self.schedule == "linear":
-            return lr * (1 - done)
-        return lr / 2 if self.halve_at is not None and done >= self.halve_at else lr
+            return lr * (1 - progress)
+        return lr / 2 if self.halve_at is not None and progress >= self.halve_at else lr
 
-    def segment(self, step: int) -> int:
-        """The length of one step's segment, in bytes. It depends on the seed and the step alone.
+    def segment_length_at(self, step: int) -> int:
+        """Returns the length of one step's segment, in bytes.
+
+        It depends on the seed and the step alone, and is between 5 (or ``segment_length`` if that
+        is less) and ``segment_length``.
 
         Args:
             step: steps taken before it.
-
-        Returns:
-            Between 5 (or ``segment_length`` where that is less) and ``segment_length``.
         """
         random = np.random.default_rng([self.seed, step])
         short = random.random() < self.short_segments
         base = self.segment_length / 2 if short else self.segment_length
         length = round(random.normal(base, self.segment_jitter))
-        return max(min(5, self.segment_length), min(length, self.segment_length))
+        shortest = min(SHORTEST_SEGMENT, self.segment_length)
+        return max(shortest, min(length, self.segment_length))
 
 
-# Chosen by measurement at equal time on 2 CPU cores: see RUNS.md.
+# Chosen by comparison at equal training time on 2 CPU cores: see RUNS.md.
 _LAPTOP = Recipe(
     epochs=None,
     minutes=30,

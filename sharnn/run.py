@@ -1,4 +1,4 @@
-"""Everything around a trainer: its folder, metrics, validation, checkpoints, bar and signals."""
+"""The loop around a trainer: run folder, metrics, validation, checkpoints, bar and signals."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sharnn.checkpoint import BEST, LAST, save, write_atomically
-from sharnn.distributed import Ranks
+from sharnn.distributed import ProcessGroup
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
 from sharnn.model import SHARNN
-from sharnn.trainer import NonFiniteError, Trainer
+from sharnn.trainer import NonFiniteError, StepResult, Trainer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 METRICS, SETTINGS = "metrics.jsonl", "config.json"
 Metrics = dict[str, Any]
@@ -32,15 +34,15 @@ Metrics = dict[str, Any]
 
 @dataclass
 class Result:
-    """How a run ended.
+    """The outcome of a run.
 
     Args:
         model: the trained model, in evaluation mode.
-        metrics: one dictionary for each line of ``metrics.jsonl`` written since the start or the
-            resumption.
-        reason: ``"done"``, ``"interrupted"`` or ``"non-finite"``.
-        message: one line for a person.
-        best: lowest validation bits per byte; None where nothing was validated.
+        metrics: the lines of ``metrics.jsonl`` written since the start or the resumption, as
+            dictionaries.
+        reason: why the run ended: ``"done"``, ``"interrupted"`` or ``"non-finite"``.
+        message: one line for people.
+        best: lowest validation loss in bits per byte; None if nothing was validated.
     """
 
     model: SHARNN
@@ -51,18 +53,26 @@ class Result:
 
 
 @dataclass
-class Window:
-    """Sums since the last line of metrics; a checkpoint keeps them, so that lines stay the same."""
+class RunningSums:
+    """Sums since the last line of metrics. Checkpoints keep them, so that lines stay the same."""
 
     bits: float = 0.0
     size: int = 0
     seconds: float = 0.0
     norm: float = 0.0
 
+    def add(self, result: StepResult) -> None:
+        """Adds one step; a skipped step only adds its time."""
+        self.seconds += result.seconds
+        if not result.skipped:
+            self.bits += result.loss / math.log(2) * result.size
+            self.size += result.size
+            self.norm = max(self.norm, result.gradient_norm)
+
 
 @dataclass
 class Run:
-    """A trainer and everything around it."""
+    """A trainer, its run folder, and everything that happens between steps."""
 
     trainer: Trainer
     folder: Path | None
@@ -70,31 +80,31 @@ class Run:
     tensorboard: bool
     on_checkpoint: Callable[[], None] | None = None
     best: float | None = None
-    window: Window = field(default_factory=Window)
+    sums: RunningSums = field(default_factory=RunningSums)
     metrics: list[Metrics] = field(default_factory=list)
-    validated: int = -1  # the step of the last validation
+    validated: int = -1  # step of the last validation
     events: Any = None  # TensorBoard's writer
-    signals: list[int] = field(default_factory=list)  # those that this process has got
-    told_to_stop: bool = False  # some process has got one, as all know since the last step
+    signals: list[int] = field(default_factory=list)  # received by this process
+    stop: bool = False  # some process received a signal; set in all processes after the same step
 
     @property
-    def ranks(self) -> Ranks:
+    def group(self) -> ProcessGroup:
         """The processes that train together."""
-        return self.trainer.ranks
+        return self.trainer.group
 
     def create(self, settings: dict[str, Any]) -> None:
-        """Makes the run folder with the settings and a checkpoint of the untrained model."""
-        self.ranks.first(lambda: self._make_folder(settings))
+        """Creates the run folder with the settings and a checkpoint of the untrained model."""
+        with self.group.shared_errors():
+            if self.folder is not None and self.group.is_rank0:
+                self._create_folder(self.folder, settings)
         self.save_last()
 
-    def _make_folder(self, settings: dict[str, Any]) -> None:
-        if self.folder is None:
-            return
+    def _create_folder(self, folder: Path, settings: dict[str, Any]) -> None:
         trainer = self.trainer
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"can't make {self.folder}: {error.strerror or error}") from error
+            raise InputError(f"can't create {folder}: {error.strerror or error}") from error
         values = {
             "model": trainer.model.config.to_dict(),
             "parameters": trainer.model.parameter_count(),
@@ -102,24 +112,23 @@ class Run:
             "corpus": trainer.corpus.name,
             "device": str(trainer.device),
             "precision": str(trainer.dtype).removeprefix("torch."),
-            "ranks": self.ranks.count,
+            "world_size": self.group.world_size,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             **settings,
         }
-        content = json.dumps(values, indent=2) + "\n"
-        write_atomically(self.folder / SETTINGS, content.encode())
-        write_atomically(self.folder / METRICS, b"")
+        write_atomically(folder / SETTINGS, (json.dumps(values, indent=2) + "\n").encode())
+        write_atomically(folder / METRICS, b"")
 
-    def take_up(self, values: dict[str, Any]) -> None:
-        """Restores what the checkpoint kept of the run, and drops later lines of metrics."""
+    def restore(self, values: dict[str, Any]) -> None:
+        """Restores the run's part of a checkpoint, and removes later lines of metrics."""
         self.best, self.validated = values["best"], values["validated"]
-        self.window = Window(**values["window"])
-        self.ranks.first(self._drop_later_lines)
+        self.sums = RunningSums(**values["sums"])
+        with self.group.shared_errors():
+            if self.folder is not None and self.group.is_rank0:
+                self._remove_later_metrics(self.folder / METRICS)
 
-    def _drop_later_lines(self) -> None:
-        assert self.folder is not None
-        path = self.folder / METRICS
+    def _remove_later_metrics(self, path: Path) -> None:
         lines = path.read_text().splitlines() if path.exists() else []
         kept = []
         for line in lines:
@@ -132,19 +141,23 @@ class Run:
             kept.append(line + "\n")
         write_atomically(path, "".join(kept).encode())
 
-    def go(self, progress: bool) -> Result:
-        """Trains to the end, or to an interruption."""
+    def loop(self, progress_bar: bool) -> Result:
+        """Trains until the run is complete or interrupted."""
         trainer, recipe = self.trainer, self.trainer.recipe
         reason, message = "done", ""
-        with _signals(self.ranks.count) as self.signals, self._writer(), self._bar(progress) as bar:
+        with (
+            _signals(self.group.world_size) as self.signals,
+            self._event_writer(),
+            self._bar(progress_bar) as bar,
+        ):
             try:
-                while trainer.done < 1 and not self._stops:
+                while trainer.progress < 1 and not self._stopped:
                     self._step(bar)
                     if trainer.step_count % recipe.eval_every == 0:
                         self._validate()
                     if trainer.step_count % recipe.checkpoint_every == 0:
                         self.save_last()
-                if self._stops:
+                if self._stopped:
                     reason, message = "interrupted", f"interrupted at step {trainer.step_count}"
                 elif self.validated != trainer.step_count:
                     self._validate()
@@ -162,50 +175,47 @@ class Run:
         return Result(trainer.model.eval(), self.metrics, reason, message, self.best)
 
     @property
-    def _stops(self) -> bool:
-        """Whether to end: alone as soon as a signal has come, together once all know of it."""
-        return bool(self.signals) if self.ranks.count == 1 else self.told_to_stop
+    def _stopped(self) -> bool:
+        """True if the run must stop; several processes stop after the same step."""
+        return bool(self.signals) if self.group.world_size == 1 else self.stop
 
-    def _step(self, bar: tqdm[Any]) -> None:
-        """One step, and a line of metrics where one is due."""
-        trainer, window = self.trainer, self.window
+    def _step(self, bar: tqdm[Any] | None) -> None:
+        """Takes one step, and writes a line of metrics if one is due."""
+        trainer = self.trainer
         result = trainer.step(self.signals)
-        trainer.seconds += result.seconds
-        self.told_to_stop = result.stop
-        if not result.skipped:
-            window.bits += result.loss / math.log(2) * result.size
-            window.size += result.size
-            window.norm = max(window.norm, result.gradient_norm)
-        window.seconds += result.seconds
-        if trainer.step_count % trainer.recipe.log_every == 0 and window.size:
+        self.stop = result.stop
+        self.sums.add(result)
+        if trainer.step_count % trainer.recipe.log_every == 0 and self.sums.size:
             line: Metrics = {
                 "step": trainer.step_count,
                 "epoch": round(trainer.epochs, 4),
-                "bytes": window.size,
+                "bytes": self.sums.size,
                 "seconds": round(trainer.seconds, 3),
-                "train_bits_per_byte": round(window.bits / window.size, 5),
+                "train_bits_per_byte": round(self.sums.bits / self.sums.size, 5),
                 "lr": result.lr,
-                "largest_gradient_norm": round(window.norm, 4),
-                "bytes_per_second": round(window.size / window.seconds),
+                "largest_gradient_norm": round(self.sums.norm, 4),
+                "bytes_per_second": round(self.sums.size / self.sums.seconds),
                 "skipped": trainer.skipped,
             }
-            self.window = Window()
+            self.sums = RunningSums()
             self._emit(line)
-            bar.set_postfix_str(
-                f"step {line['step']}, {line['train_bits_per_byte']:.3f} bits per byte, "
-                f"{line['bytes_per_second'] / 1000:.1f} kB/s"
-                + (f", {trainer.skipped} skipped" if trainer.skipped else "")
-            )
-        bar.update(min(100.0, 100 * trainer.done) - bar.n)
+            if bar is not None:
+                bar.set_postfix_str(
+                    f"step {line['step']}, {line['train_bits_per_byte']:.3f} bits per byte, "
+                    f"{line['bytes_per_second'] / 1000:.1f} kB/s"
+                    + (f", {trainer.skipped} skipped" if trainer.skipped else "")
+                )
+        if bar is not None:
+            bar.update(min(100.0, 100 * trainer.progress) - bar.n)
 
     def _validate(self) -> None:
-        """Scores the validation bytes, and keeps the model where it is the best so far."""
+        """Scores the validation bytes, and saves the model if it is the best so far."""
         trainer = self.trainer
         valid = trainer.corpus.valid
         if trainer.recipe.eval_bytes is not None:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
         bits = bits_per_byte(
-            trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, ranks=self.ranks
+            trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, group=self.group
         )
         self.validated = trainer.step_count
         self._emit({"step": trainer.step_count, "valid_bits_per_byte": round(bits, 5)})
@@ -226,22 +236,24 @@ class Run:
             "run": {
                 "best": self.best,
                 "validated": self.validated,
-                "window": dataclasses.asdict(self.window),
+                "sums": dataclasses.asdict(self.sums),
             },
         }
         self._save(LAST, tensors, extra)
         if self.on_checkpoint is not None:
-            self.ranks.first(self.on_checkpoint)
+            with self.group.shared_errors():
+                if self.group.is_rank0:
+                    self.on_checkpoint()
 
     def _save(self, name: str, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
-        """Writes the model, in the first process; where that fails, the run fails in all."""
-        folder, model = self.folder, self.trainer.model
-        if folder is not None:
-            self.ranks.first(lambda: save(model, folder / name, extra_tensors=tensors, extra=extra))
+        """Writes the model in rank 0; if that fails, the run fails in all processes."""
+        with self.group.shared_errors():
+            if self.folder is not None and self.group.is_rank0:
+                save(self.trainer.model, self.folder / name, extra_tensors=tensors, extra=extra)
 
     def _emit(self, line: Metrics) -> None:
         self.metrics.append(line)
-        if not self.ranks.is_first:
+        if not self.group.is_rank0:
             return
         if self.folder is not None:
             with open(self.folder / METRICS, "a") as file:
@@ -254,9 +266,10 @@ class Run:
             self.on_metrics(line)
 
     @contextmanager
-    def _writer(self) -> Iterator[None]:
-        """Holds TensorBoard's event file open, in the first process, where one is wanted."""
-        self.events = self.ranks.agree(self._open_events)
+    def _event_writer(self) -> Iterator[None]:
+        """Keeps TensorBoard's event file open in rank 0, if one is requested."""
+        with self.group.shared_errors():
+            self.events = self._open_events()
         try:
             yield
         finally:
@@ -264,7 +277,7 @@ class Run:
                 self.events.close()
 
     def _open_events(self) -> Any:
-        if not self.tensorboard or self.folder is None or not self.ranks.is_first:
+        if not self.tensorboard or self.folder is None or not self.group.is_rank0:
             return None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -272,12 +285,15 @@ class Run:
             raise InputError("tensorboard is not installed: pip install tensorboard") from error
         return SummaryWriter(str(self.folder))
 
-    def _bar(self, progress: bool) -> tqdm[Any]:
-        """A bar over the share of the run that is done, in percent, with the time left."""
+    def _bar(self, shown: bool) -> AbstractContextManager[tqdm[Any] | None]:
+        """Returns a progress bar, or None if it is not shown or this is not rank 0."""
+        if not shown or not self.group.is_rank0:
+            return nullcontext()
+        from tqdm import tqdm
+
         return tqdm(
             total=100,
-            initial=min(100.0, 100 * self.trainer.done),
-            disable=not progress or not self.ranks.is_first,
+            initial=min(100.0, 100 * self.trainer.progress),
             file=sys.stderr,
             bar_format="{percentage:3.0f}% {bar:20} {elapsed}<{remaining}{postfix}",
             mininterval=0.5,
@@ -285,25 +301,25 @@ class Run:
 
 
 @contextmanager
-def _signals(count: int) -> Iterator[list[int]]:
-    """Collects Ctrl-C and termination instead of dying; alone, a second Ctrl-C is obeyed at once.
+def _signals(world_size: int) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of exiting, and yields the list of those received.
 
-    One of several processes may get a single Ctrl-C twice, from the terminal and from torchrun,
-    which kills them all after 30 seconds anyway.
+    In a single process a second Ctrl-C exits at once. One of several processes may receive the
+    same Ctrl-C twice, from the terminal and from torchrun, which kills them all after 30 seconds.
     """
-    stopped: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield received
         return
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if stopped and number == signal.SIGINT and count == 1:
+        if received and number == signal.SIGINT and world_size == 1:
             raise KeyboardInterrupt
-        stopped.append(number)
+        received.append(number)
 
     before = {n: signal.signal(n, remember) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopped
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""The built-in sample: generated pages in the shape of the Wikipedia dump.
+"""The built-in sample: generated pages in the format of the Wikipedia dump.
 
-It takes over where enwik8 can't be had. It is not enwik8, and its numbers compare with nothing
-else. It has what the model should learn: markup, words, sentences, and facts that come back word
-for word thousands of bytes later.
+The sample is used if enwik8 is not available. It is not enwik8, and results on it can't be
+compared with results on other data. It contains what a model should learn: markup, words,
+sentences, and facts that are repeated verbatim thousands of bytes later.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ HEADINGS = "History Name Geography People Economy Sources".split()
 
 
 def sample_bytes(size: int, seed: int = 0) -> bytes:
-    """The first bytes of the sample of a seed.
+    """Generates the first bytes of the sample.
 
-    The same on every machine; a shorter sample is the start of a longer one.
+    The bytes are the same on every machine. A shorter sample is a prefix of a longer one.
 
     Args:
-        size: how many bytes.
-        seed: another seed, other words and facts.
+        size: number of bytes.
+        seed: seed of the words and facts.
 
     Returns:
-        UTF-8 text, cut at ``size`` bytes.
+        UTF-8 text, truncated to ``size`` bytes.
 
     Raises:
         ValueError: ``size`` is negative.
@@ -59,7 +59,7 @@ def sample_bytes(size: int, seed: int = 0) -> bytes:
 
 @dataclass(frozen=True)
 class _Topic:
-    """What later pages may say again about a page."""
+    """The facts about a page that later pages can repeat."""
 
     title: str
     kind: str
@@ -70,19 +70,19 @@ class _Topic:
 
 
 class _Writer:
-    """Writes page after page. Only ``random.random`` is used: it never changes with Python."""
+    """Generates pages with ``random.random`` alone: it is the same in every version of Python."""
 
     def __init__(self, random: Random) -> None:
         self._random = random.random
         self.nouns = [self._new_word() for _ in range(2000)]
         self.verbs = [self._new_word() + "s" for _ in range(800)]
         self.adjectives = [self._new_word() for _ in range(1000)]
-        # After each noun one verb is likely, so that two words tell something about the third.
+        # Each noun has a likely verb, so that words can be predicted from earlier words.
         self.usual_verb = {noun: self._pick(self.verbs) for noun in self.nouns}
         self.topics: list[_Topic] = []
 
     def pages(self) -> Iterator[str]:
-        """Endless pages, each about a new topic."""
+        """Yields pages without end, each about a new topic."""
         while True:
             topic = self._new_topic()
             yield self._page(topic)
@@ -92,7 +92,7 @@ class _Writer:
         return int(self._random() * count)
 
     def _pick(self, items: list[str]) -> str:
-        """An item, the first ones far more often, as words are in a language."""
+        """Picks an item. As with words in a language, the first items are far more frequent."""
         share = self._random()
         return items[int(share * share * len(items))]
 
@@ -120,7 +120,7 @@ class _Writer:
         )
 
     def _earlier(self) -> _Topic:
-        """An earlier topic, recent ones more often."""
+        """Picks an earlier topic, more often a recent one."""
         share = self._random()
         return self.topics[len(self.topics) - 1 - int(share * share * min(len(self.topics), 60))]
 
@@ -158,7 +158,7 @@ class _Writer:
         return text
 
     def _fact(self, topic: _Topic) -> str:
-        """Says again, exactly, what another page said."""
+        """Repeats a fact about another page, or quotes its founder."""
         form = self._below(3)
         if form == 0:
             return f"[[{topic.title}]] was founded in {topic.year} by [[{topic.founder}]]."

@@ -1,4 +1,4 @@
-"""The browser that tests drive: an installed Chromium. Playwright brings none."""
+"""The browser for tests: an installed Chromium, because Playwright's own may be missing."""
 
 import shutil
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 needs_browser = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium"),
-    # Playwright closes its pipes late; Python says so when it collects them.
+    # Playwright doesn't close its pipes in time, so Python warns when it collects them.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 
 @contextmanager
 def open_browser():
-    """A browser that asks nobody for anything by itself."""
-    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+    """Starts a browser that makes no network requests of its own."""
+    flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()

@@ -1,6 +1,9 @@
-"""What tests share: a small corpus, and a fixed start of all random numbers."""
+"""Fixtures for all tests: a fixed random seed, an empty data folder and a small corpus."""
 
+import itertools
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -9,21 +12,27 @@ import torch
 
 from sharnn import Corpus, load_corpus
 
-# A program that torchrun starts, not a module of tests.
-collect_ignore = ["in_ranks.py"]
+# A program for torchrun, not a test module.
+collect_ignore = ["distributed_program.py"]
 
-torch.set_num_threads(1)  # for models this small the second thread only waits
+torch.set_num_threads(1)  # a second thread doesn't help with models this small
 
 
 @pytest.fixture(autouse=True)
-def _same_start():
+def _seed():
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
-def _own_data_folder(tmp_path_factory, monkeypatch):
-    """No test sees, or leaves, a corpus in the user's folders."""
-    monkeypatch.setenv("SHARNN_DATA", str(tmp_path_factory.mktemp("data")))
+def _data_folder(data_folders, monkeypatch):
+    """Sets a new data folder, away from the user's corpora. Tests that write to it create it."""
+    monkeypatch.setenv("SHARNN_DATA", str(next(data_folders)))
+
+
+@pytest.fixture(scope="session")
+def data_folders(tmp_path_factory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("data")
+    return (root / str(number) for number in itertools.count())
 
 
 @pytest.fixture(scope="session")

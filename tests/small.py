@@ -1,4 +1,4 @@
-"""A model, its configuration and a recipe, all small enough for a test."""
+"""A model configuration, a model and a recipe that are small enough for tests."""
 
 import torch
 
@@ -19,7 +19,7 @@ def small_config(**changes) -> ModelConfig:
 
 
 def small_model(**changes) -> SHARNN:
-    """A model in evaluation mode whose head and gates are not as plain as at the start."""
+    """Returns a model in evaluation mode, with noise added to its initial parameters."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         model = SHARNN(small_config(**changes)).eval()

@@ -1,11 +1,11 @@
-"""The head against loops written from its equations."""
+"""The attention head, compared with loops written from its equations."""
 
 import math
 
 import pytest
 import torch
 
-from sharnn.attention import SingleHeadAttention, visible
+from sharnn.attention import SingleHeadAttention, causal_mask
 from small import small_model
 
 
@@ -17,10 +17,10 @@ def head_with_random_gates(dim: int = 8) -> SingleHeadAttention:
     return head
 
 
-def loop(head, h, rows, past, window):
-    """The design's equations, one query and one key at a time."""
+def loop(head, h, m, past, window):
+    """Computes the head's equations, one query and one key at a time."""
     dim = h.shape[-1]
-    kv = torch.cat([past, rows], dim=1)
+    kv = torch.cat([past, m], dim=1)
     c, f = head.value_shape(torch.sigmoid(head.value_scale)).chunk(2)
     value_gate = torch.sigmoid(f) * torch.tanh(c)
     output = torch.zeros_like(h)
@@ -28,48 +28,48 @@ def loop(head, h, rows, past, window):
     for b in range(h.shape[0]):
         for i in range(h.shape[1]):
             q = torch.sigmoid(head.query_scale) * head.query_norm(head.query(h[b, i]))
-            own = past.shape[1] + i
-            seen = range(max(0, own - window + 1), own + 1)
+            newest = past.shape[1] + i
+            visible = range(max(0, newest - window + 1), newest + 1)
             scores = []
-            for j in seen:
+            for j in visible:
                 k = torch.sigmoid(head.key_scale) * kv[b, j]
                 scores.append((q * k).sum() / math.sqrt(dim))
-            shares = torch.softmax(torch.stack(scores), dim=0)
-            for share, j in zip(shares, seen, strict=True):
-                weights[b, i, j] = share
-                output[b, i] += share * value_gate * kv[b, j]
+            probabilities = torch.softmax(torch.stack(scores), dim=0)
+            for probability, j in zip(probabilities, visible, strict=True):
+                weights[b, i, j] = probability
+                output[b, i] += probability * value_gate * kv[b, j]
     return output, weights
 
 
 @pytest.mark.parametrize("memory", [0, 1, 7])
 @pytest.mark.parametrize("window", [3, 1000])
-def test_head_equals_the_loop(memory, window):
+def test_the_head_equals_the_loop(memory, window):
     head = head_with_random_gates()
-    h, rows, past = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.randn(2, memory, 8)
-    mask = visible(5, memory, window, h.device)
-    output, weights = head(h, rows, past if memory else None, mask)
-    expected_output, expected_weights = loop(head, h, rows, past, window)
+    h, m, past = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.randn(2, memory, 8)
+    mask = causal_mask(5, memory, window, h.device)
+    output, weights = head(h, m, past if memory else None, mask)
+    expected_output, expected_weights = loop(head, h, m, past, window)
     torch.testing.assert_close(output, expected_output, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
 
 
-def test_no_gradient_reaches_the_memory_but_all_of_the_head_learns():
+def test_gradients_reach_every_parameter_and_the_segments_rows():
     head = head_with_random_gates()
-    h, rows = (torch.randn(1, 4, 8, requires_grad=True) for _ in range(2))
-    output, _ = head(h, rows, torch.randn(1, 3, 8), visible(4, 3, None, h.device))
+    h, m = (torch.randn(1, 4, 8, requires_grad=True) for _ in range(2))
+    output, _ = head(h, m, torch.randn(1, 3, 8), causal_mask(4, 3, None, h.device))
     output.square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-    assert rows.grad.abs().sum() > 0
+    assert m.grad.abs().sum() > 0
 
 
-def test_dropout_acts_on_queries_values_and_weights():
+def test_dropout_applies_to_queries_values_and_attention_weights():
     head = head_with_random_gates().train()
     head.dropout.p = 0.5
     calls = []
     head.dropout.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape))
-    h, rows, past = torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(1, 3, 8)
-    _, weights = head(h, rows, past, visible(4, 3, None, h.device))
+    h, m, past = torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(1, 3, 8)
+    _, weights = head(h, m, past, causal_mask(4, 3, None, h.device))
     # q, the weights, then the values of the segment and of the memory
     assert calls == [(1, 4, 8), (1, 4, 7), (1, 4, 8), (1, 3, 8)]
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 4))
@@ -77,7 +77,7 @@ def test_dropout_acts_on_queries_values_and_weights():
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_rows_of_returned_attention_sum_to_1(heads, window):
+def test_returned_attention_weights_are_causal_and_sum_to_1(heads, window):
     model = small_model(attention_layers=heads, memory_window=window)
     x = torch.randint(256, (2, 60))
     state, remembered = None, 0

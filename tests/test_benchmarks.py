@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the plain model is the library's, the harness runs."""
+"""The benchmarks: the plain model equals the library's, scoring is right, and the harness runs."""
 
 import importlib.util
 import json
@@ -16,13 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import sharnn
 from benchmarks.__main__ import main
 from benchmarks.flops import training_flops
-from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, plain_state
+from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, to_plain_state
 from benchmarks.quality import CONTENDERS, TRANSFORMERS
-from benchmarks.results import add_part, check, read_results
+from benchmarks.results import add_part, read_results, require_same_kind
+from benchmarks.speed import measure_cases
 from benchmarks.transformer import (
     TransformerRecipe,
     TransformerTrainer,
-    optimizer_of,
+    make_optimizer,
     parameter_count,
     transformer,
     window_bits,
@@ -38,75 +39,74 @@ needs_transformer = pytest.mark.skipif(
 )
 
 
-def test_the_plain_model_has_the_librarys_logits_and_gradients():
+def test_the_plain_model_has_the_same_logits_and_gradients_as_the_library():
     model = small_model()
     plain = plain_from(model)
     text = torch.randint(256, (2, 60))
-    state, other = None, None
+    state, plain_state = None, None
     for segment in text.split(12, dim=1):  # the memory of 24 rows overflows
         model.zero_grad()
         plain.zero_grad()
         logits, state = model(segment, state)
-        same, other = plain(segment, other)
-        torch.testing.assert_close(same, logits, rtol=1e-4, atol=1e-5)
-        for one in (logits, same):
-            F.cross_entropy(one.flatten(0, 1), segment.flatten()).backward()
+        plain_logits, plain_state = plain(segment, plain_state)
+        torch.testing.assert_close(plain_logits, logits, rtol=1e-4, atol=1e-5)
+        for output in (logits, plain_logits):
+            F.cross_entropy(output.flatten(0, 1), segment.flatten()).backward()
         gradients = {name: p.grad for name, p in model.named_parameters()}
         for name, parameter in plain.named_parameters():
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
 
 
-def test_the_plain_model_goes_on_from_the_librarys_state():
+def test_the_plain_model_continues_from_a_state_of_the_library():
     model = small_model()
     plain = plain_from(model)
     text = torch.randint(256, (2, 40))
     with torch.no_grad():
         _, state = model(text[:, :39])
         logits, _ = model.step(text[:, 39], state)
-        same, _ = plain(text[:, 39:], plain_state(state))
-    torch.testing.assert_close(same[:, 0], logits, rtol=1e-4, atol=1e-5)
+        plain_logits, _ = plain(text[:, 39:], to_plain_state(state))
+    torch.testing.assert_close(plain_logits[:, 0], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_the_plain_trainer_takes_the_same_steps(corpus):
     recipe = small_recipe(optimizer="muon", segment_jitter=0.0, short_segments=0.0)
     torch.manual_seed(1)
     model = sharnn.SHARNN(small_config())
-    theirs = PlainTrainer(plain_from(model), corpus, recipe)
-    ours = Trainer(model, corpus, recipe)
-    ours.recipe = recipe
+    plain = PlainTrainer(plain_from(model), corpus, recipe)
+    trainer = Trainer(model, corpus, recipe)
     for _ in range(3):
-        assert theirs.step() == pytest.approx(ours.step().loss, rel=1e-4)
+        assert plain.step() == pytest.approx(trainer.step().loss, rel=1e-4)
 
 
-def test_the_plain_model_scores_the_same():
+def test_the_plain_model_has_the_same_bits_per_byte_as_the_library():
     model = small_model()
     data = bytes(torch.randint(256, (101,)).tolist())
     bits = sharnn.bits_per_byte(model, data, segment_length=12)
     assert plain_bits_per_byte(plain_from(model), data, 12) == pytest.approx(bits, rel=1e-5)
 
 
-def test_windows_count_every_byte_once():
-    class Ignorant(torch.nn.Module):
+def test_overlapping_windows_score_every_byte_once():
+    class Uniform(torch.nn.Module):
         def forward(self, x):
             return torch.zeros(*x.shape, 256)
 
     for size, context, stride in ((1001, 100, 25), (1000, 100, 30), (50, 100, 25), (102, 100, 50)):
-        assert window_bits(Ignorant(), bytes(size), context, stride) == pytest.approx(8)
+        assert window_bits(Uniform(), bytes(size), context, stride) == pytest.approx(8)
 
 
-def test_a_window_predicts_from_what_stands_before():
-    """A model that knows the byte before exactly: only the first byte of a repetition is unsure."""
+def test_a_position_of_a_window_predicts_the_next_byte():
+    """A model that predicts a repetition of each byte is right on b"aaa" and wrong on b"abab"."""
 
-    class Repeats(torch.nn.Module):
+    class Repeat(torch.nn.Module):
         def forward(self, x):
             return 20.0 * F.one_hot(x, 256)
 
-    assert window_bits(Repeats(), b"a" * 500, 64, 16) < 1e-3
-    assert window_bits(Repeats(), b"ab" * 250, 64, 16) > 20
+    assert window_bits(Repeat(), b"a" * 500, 64, 16) < 1e-3
+    assert window_bits(Repeat(), b"ab" * 250, 64, 16) > 20
 
 
 @needs_transformer
-def test_the_transformer_is_as_large_and_causal():
+def test_the_transformer_has_the_required_size_and_is_causal():
     config = sharnn.ModelConfig.preset("tiny")
     size = sharnn.SHARNN(config).parameter_count()
     model = transformer(size, TRANSFORMERS["tiny"]).eval()
@@ -125,42 +125,42 @@ def test_the_transformer_learns(corpus):
     own = TransformerRecipe(dim=32, depth=2, heads=2, context=32, batch_size=4, lr=1e-2)
     trainer = TransformerTrainer(corpus, 40_000, own, small_recipe(steps=20))
     first = trainer.step().loss
-    while trainer.done < 1:
+    while trainer.progress < 1:
         last = trainer.step().loss
     assert last < first - 0.5
 
 
 @needs_transformer
-def test_the_optimiser_moves_every_parameter_of_the_transformer():
+def test_the_optimiser_has_every_parameter_of_the_transformer():
     model = transformer(40_000, TransformerRecipe(32, 2, 2, 32, 4, 1e-2))
-    groups = optimizer_of(model, "muon", 1e-2).param_groups
+    groups = make_optimizer(model, "muon", 1e-2).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert {group["stacked"] for group in groups if group["matrices"]} == {1, 2}
 
 
-def test_flops_are_those_of_the_products():
-    """As torch counts them. It does not see into an LSTM, whose two products are four wide."""
+def test_flops_agree_with_torchs_count():
+    """torch doesn't count the products inside an LSTM, so the test adds them."""
     config = small_config(memory=24)
     model = sharnn.SHARNN(config)
-    past = random_state(config, 3, 12)
+    state = random_state(config, 3, 12)
     with FlopCounterMode(display=False) as counter:
-        logits, _ = model(torch.randint(256, (3, 12)), past)
+        logits, _ = model(torch.randint(256, (3, 12)), state)
         logits.sum().backward()
     lstm = config.layers * 3 * 2 * (2 * 3 * 12 * config.dim * 4 * config.dim)
     counted = counter.get_total_flops() + lstm
     assert training_flops(config, 3, 12, 12) == pytest.approx(counted, rel=0.01)
 
 
-def test_results_join_and_never_mix_sizes(tmp_path):
+def test_the_results_file_merges_runs_and_never_mixes_quick_and_full_ones(tmp_path):
     path = tmp_path / "results.json"
     run = {"contender": "library", "preset": "tiny", "seed": 0, "minutes": 1}
     add_part(path, "quality", {"quick": False, "runs": [{**run, "bits": 3}]})
     add_part(path, "quality", {"quick": False, "runs": [{**run, "seed": 1, "bits": 4}]})
     add_part(path, "quality", {"quick": False, "runs": [{**run, "bits": 2}]})
-    assert [one["bits"] for one in read_results(path)["quality"]["runs"]] == [2, 4]
+    assert [run["bits"] for run in read_results(path)["quality"]["runs"]] == [2, 4]
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(sharnn.InputError, match="holds a full run"):
-        check(path, quick=True)
+    with pytest.raises(sharnn.InputError, match="has results of a full run"):
+        require_same_kind(path, quick=True)
 
 
 @pytest.mark.parametrize(
@@ -177,16 +177,29 @@ def test_results_join_and_never_mix_sizes(tmp_path):
     ],
     ids=" ".join,
 )
-def test_bad_input_is_told_in_one_line(given, capsys):
+def test_bad_input_gives_one_line_and_exit_code_2(given, capsys):
     assert main(given) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("benchmarks: ")
     assert all(line.startswith(("benchmarks: ", "measuring ")) for line in lines)
 
 
+@pytest.mark.slow
+def test_cases_are_measured_in_other_processes(capfd):
+    config = small_config().to_dict()
+    settings = {"kind": "step", "model": config, "batch": 2, "min_seconds": 0.01}
+    numbers, facts = measure_cases({"step": ("write", settings)}, threads=1, quick=False)
+    assert len(numbers["step"]) == 7
+    assert min(numbers["step"]) > 0
+    assert facts["step"]["peak"]["bytes"] >= facts["step"]["peak"]["before"] > 0
+    with pytest.raises(RuntimeError, match="'write step' failed"):
+        measure_cases({"step": ("write", {**settings, "batch": -1})}, threads=1, quick=False)
+    assert "RuntimeError" in capfd.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """What a quick run of everything writes."""
+    """Returns the parts of a results file that a quick run of everything writes."""
     path = tmp_path_factory.mktemp("benchmarks") / "results.json"
     subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1", "--out", path],
@@ -248,7 +261,7 @@ def assert_compared(result):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", ["", "hardware", "speed", "curves", "quality", "all"])
-def test_the_page_shows_whatever_was_measured(names, parts, tmp_path, monkeypatch, capsys):
+def test_the_page_shows_the_parts_that_were_measured(names, parts, tmp_path, monkeypatch, capsys):
     shown = {name: part for name, part in parts.items() if names in (name, "all")}
     monkeypatch.setattr(sharnn, "__file__", str(tmp_path / "sharnn" / "__init__.py"))
     if shown:
@@ -261,5 +274,5 @@ def test_the_page_shows_whatever_was_measured(names, parts, tmp_path, monkeypatc
     plt.close("all")
     lines = capsys.readouterr().out.splitlines()
     if not shown:
-        assert lines == ["benchmarks/results.json is not here: make bench makes it."]
+        assert lines == ["benchmarks/results.json is missing: make bench writes it."]
     assert any("Not measured" in line for line in lines) == (names not in ("", "all"))

@@ -1,7 +1,10 @@
-"""The book's sources: pairs agree, nothing is executed in git, one address of the repository."""
+"""The book's sources: both halves of a chapter agree, no outputs in git, one repository URL."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,8 +20,8 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
-def plain(notebook):
-    """What makes a notebook: its cells, their kinds, their tags."""
+def content(notebook):
+    """Returns type, source and tags of each cell of a notebook."""
     metadata = ("tags", "mystnb")
     return [
         (cell.cell_type, cell.source, {k: cell.metadata[k] for k in metadata if k in cell.metadata})
@@ -26,17 +29,18 @@ def plain(notebook):
     ]
 
 
-def test_there_are_chapters():
-    assert len(NOTEBOOKS) == 17
+def test_chapters_are_numbered_without_gaps():
+    assert NOTEBOOKS
+    assert [path.stem[:3] for path in NOTEBOOKS] == [f"{i + 1:02}-" for i in range(len(NOTEBOOKS))]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_both_halves_of_a_chapter_agree(path):
-    assert plain(jupytext.read(path)) == plain(jupytext.read(path.with_suffix(".md")))
+    assert content(jupytext.read(path)) == content(jupytext.read(path.with_suffix(".md")))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_outputs_are_tracked(path):
+def test_a_notebook_has_no_outputs(path):
     for cell in json.loads(path.read_text())["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
@@ -52,38 +56,53 @@ def test_a_chapter_opens_in_colab_and_installs_what_it_needs(path):
     assert 'find_spec("sharnn") is None' in code.source
 
 
-def test_the_book_names_the_same_repository():
+def test_every_link_to_github_names_this_repository():
     assert CONFIG["repository"]["url"] == REPOSITORY
     for path in [*BOOK.glob("*.md"), *NOTEBOOKS]:
-        for found in re.findall(r"github\.com/[\w-]+/[\w-]+", path.read_text()):
-            assert found == REPOSITORY.removeprefix("https://"), path.name
+        for address in re.findall(r"github\.com/[\w-]+/[\w-]+", path.read_text()):
+            assert address == REPOSITORY.removeprefix("https://"), path.name
 
 
-def test_the_table_of_contents_is_complete():
+def test_the_table_of_contents_lists_all_chapters_in_order():
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
     listed = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     assert all(
         (BOOK / f"{name}.ipynb").exists() or (BOOK / f"{name}.md").exists() for name in listed
     )
-    assert {path.stem for path in NOTEBOOKS} <= set(listed)
+    chapters = [path.stem for path in NOTEBOOKS]
+    assert [name for name in listed if name[0].isdigit()] == chapters
     landing = (BOOK / f"{toc['root']}.md").read_text()
-    for path in NOTEBOOKS:
-        assert f"]({path.stem})" in landing
+    for name in chapters:
+        assert f"]({name})" in landing
 
 
-def test_the_text_halves_are_kept_out_of_the_build():
+def test_the_build_excludes_the_markdown_halves():
     for path in NOTEBOOKS:
         name = path.with_suffix(".md").name
         assert any(fnmatch(name, pattern) for pattern in CONFIG["exclude_patterns"])
 
 
-def test_the_build_is_strict():
+def test_an_error_in_a_cell_fails_the_build():
     assert CONFIG["sphinx"]["config"]["nb_execution_raise_on_error"] is True
-    assert "jupyter-book build book/ -W --keep-going" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_book_treats_warnings_as_errors():
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    printed = subprocess.run(
+        ["make", "--dry-run", "book"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (build,) = re.findall(r"jupyter-book build (.*)", printed.stdout)
+    assert {"-W", "--warningiserror"} & set(build.split())
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_chapter_has_its_parts(path):
+def test_a_chapter_has_the_common_sections(path):
     text = path.with_suffix(".md").read_text()
     for part in ("**The question.**", "**Proof.**", "## Summary", "## Exercises", "# Answer"):
         assert part in text, part

@@ -1,4 +1,4 @@
-"""Models on disk: the round trip is exact, damage is told in one line, and no code is run."""
+"""Models on disk: round trips are exact, damage is reported in one line, and no code is executed."""
 
 import hashlib
 import json
@@ -24,80 +24,80 @@ def test_the_round_trip_is_exact(tmp_path, shape, collapsed):
         model.collapse()
     path = tmp_path / "model.safetensors"
     save(model, path)
-    again = load(path)
-    assert again.config == model.config
-    assert not again.training
-    ours, theirs = model.state_dict(), again.state_dict()
+    loaded = load(path)
+    assert loaded.config == model.config
+    assert not loaded.training
+    ours, theirs = model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     x = torch.randint(256, (1, 40))
-    assert torch.equal(again(x)[0], model(x)[0])
+    assert torch.equal(loaded(x)[0], model(x)[0])
 
 
-def test_half_precision_takes_half_the_bytes_and_rounds_once(tmp_path):
+def test_half_precision_needs_half_the_bytes_and_rounds_once(tmp_path):
     model = small_model()
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     save(model, whole)
-    save(model, half, weights="float16")
-    weights = 4 * model.parameter_count()
-    overhead = whole.stat().st_size - weights  # the header
-    assert weights // 2 < half.stat().st_size <= weights // 2 + overhead
-    again = load(half)
+    save(model, half, storage="float16")
+    size = 4 * model.parameter_count()
+    overhead = whole.stat().st_size - size  # the header
+    assert size // 2 < half.stat().st_size <= size // 2 + overhead
+    loaded = load(half)
     for name, tensor in model.state_dict().items():
-        assert again.state_dict()[name].dtype == torch.float32
-        assert torch.equal(again.state_dict()[name], tensor.half().float())
-    save(again, tmp_path / "again.safetensors", weights="float16")
+        assert loaded.state_dict()[name].dtype == torch.float32
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+    save(loaded, tmp_path / "again.safetensors", storage="float16")
     assert (tmp_path / "again.safetensors").read_bytes() == half.read_bytes()
 
 
 @pytest.mark.parametrize("shape", [{}, {"attention_layers": ()}, {"attention_layers": (0, 1, 2)}])
 @pytest.mark.parametrize("collapsed", [False, True])
-def test_int8_rounds_each_weight_by_half_a_step_at_most(tmp_path, shape, collapsed):
+def test_int8_rounds_each_weight_by_at_most_half_a_step(tmp_path, shape, collapsed):
     model = small_model(**shape)
     if collapsed:
         model.collapse()
-    save(model, tmp_path / "m.safetensors", weights="int8")
-    again = load(tmp_path / "m.safetensors")
-    assert again.config == model.config
+    save(model, tmp_path / "m.safetensors", storage="int8")
+    loaded = load(tmp_path / "m.safetensors")
+    assert loaded.config == model.config
     for name, weight in model.state_dict().items():
-        restored = again.state_dict()[name]
+        restored = loaded.state_dict()[name]
         assert restored.dtype == torch.float32
         if weight.dim() == 1:
-            assert torch.equal(restored, weight), "vectors stay as they are"
+            assert torch.equal(restored, weight), "vectors must not be rounded"
             continue
         steps = weight.abs().amax(dim=1, keepdim=True) / 127  # (rows, 1)
         assert torch.all((restored - weight).abs() <= 0.5001 * steps)
         assert not torch.equal(restored, weight)
 
 
-def test_int8_takes_about_a_quarter_of_the_bytes(tmp_path):
-    model = load("wiki-tiny")
-    for weights in ("float32", "int8"):
-        save(model, tmp_path / f"{weights}.safetensors", weights=weights)
-    whole, packed = ((tmp_path / f"{w}.safetensors").stat().st_size for w in ("float32", "int8"))
+def test_int8_needs_about_a_quarter_of_the_bytes(tmp_path):
+    model = load("wiki-small")
+    for storage in ("float32", "int8"):
+        save(model, tmp_path / f"{storage}.safetensors", storage=storage)
+    whole, packed = ((tmp_path / f"{s}.safetensors").stat().st_size for s in ("float32", "int8"))
     assert 0.25 < packed / whole < 0.27
 
 
-def test_an_int8_file_read_and_written_again_changes_no_number_by_more_than_rounding(tmp_path):
-    save(small_model(), tmp_path / "m.safetensors", weights="int8")
+def test_saving_a_loaded_int8_model_again_changes_weights_only_by_rounding(tmp_path):
+    save(small_model(), tmp_path / "m.safetensors", storage="int8")
     first = load(tmp_path / "m.safetensors")
-    save(first, tmp_path / "m.safetensors", weights="int8")
+    save(first, tmp_path / "m.safetensors", storage="int8")
     second = load(tmp_path / "m.safetensors").state_dict()
     for name, weight in first.state_dict().items():
         torch.testing.assert_close(second[name], weight, rtol=1e-6, atol=0)
 
 
-def test_unknown_storage_is_refused(tmp_path):
-    with pytest.raises(InputError, match="weights must be one of float32, float16, int8"):
-        save(small_model(), tmp_path / "m.safetensors", weights="int4")
+def test_an_unknown_storage_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="storage must be one of float32, float16, int8"):
+        save(small_model(), tmp_path / "m.safetensors", storage="int4")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
-def test_a_shipped_model_has_learned_to_read_and_has_a_card(path):
+def test_a_shipped_model_predicts_english_and_has_a_card(path):
     model = load(path.stem)
-    ours = (SHIPPED.parent.parent / "README.md").read_bytes()  # a text that it has never seen
-    assert bits_per_byte(model, ours) < 4.5
+    text = (SHIPPED.parent.parent / "README.md").read_bytes()  # not in its training data
+    assert bits_per_byte(model, text) < 4.5
     card = (SHIPPED / "README.md").read_text()
     assert f"`{path.stem}`" in card
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
@@ -118,7 +118,7 @@ def test_a_loaded_model_can_be_trained(tmp_path):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_run_folder_gives_its_best_model_else_its_last(tmp_path):
+def test_a_run_folder_loads_as_its_best_model_or_else_its_last(tmp_path):
     last, best = small_model(), small_model(dim=20)
     save(last, tmp_path / "last.safetensors")
     assert load(tmp_path).config.dim == 16
@@ -168,10 +168,10 @@ def damage_config(change):
 
 
 def damage_int8(change):
-    """An int8 file with its embedding's numbers or scales changed."""
+    """Returns a function that writes an int8 file with a changed embedding."""
 
     def damage(path):
-        save(small_model(), path, weights="int8")
+        save(small_model(), path, storage="int8")
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata()
@@ -205,7 +205,7 @@ def with_scales_of_floats(tensors):
     tensors["embedding.weight"] = torch.zeros(256, 16)
 
 
-def with_a_column_too_few(tensors):
+def with_a_missing_column(tensors):
     tensors["embedding.weight"] = tensors["embedding.weight"][:, 1:].contiguous()
 
 
@@ -239,7 +239,7 @@ def damage_json(text):
         damage_int8(without_numbers),
         damage_int8(with_numbers_of_a_vector),
         damage_int8(with_scales_of_floats),
-        damage_int8(with_a_column_too_few),
+        damage_int8(with_a_missing_column),
         damage_config({"dim": 32}),
         damage_config({"layers": 10**9}),
         damage_config({"dim": 10**12, "boom_dim": 10**12}),
@@ -248,7 +248,7 @@ def damage_json(text):
         damage_config({"dim": "16"}),
     ],
 )
-def test_damaged_and_foreign_files_are_told_in_one_line(saved, damage):
+def test_damaged_and_foreign_files_are_reported_in_one_line(saved, damage):
     damage(saved)
     with pytest.raises(InputError) as caught:
         load(saved)
@@ -258,58 +258,58 @@ def test_damaged_and_foreign_files_are_told_in_one_line(saved, damage):
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (RuntimeError(""), "RuntimeError"),
         (TypeError(" \n"), "TypeError"),
         (TypeError("no room for it\nframe #0\n\n"), "no room for it frame #0"),
     ],
 )
-def test_the_reason_for_damage_is_told_even_if_torch_says_little(monkeypatch, error, words):
+def test_damage_is_reported_with_a_reason_even_without_a_message(monkeypatch, error, message):
     def fail(config):
         raise error
 
     monkeypatch.setattr("sharnn.checkpoint.SHARNN", fail)
-    with pytest.raises(InputError, match=f"^m is damaged: {words}$"):
+    with pytest.raises(InputError, match=f"^m is damaged: {message}$"):
         build(small_model().state_dict(), {"config": small_config().to_dict()}, "m")
 
 
-def test_a_name_of_several_lines_is_told_in_one():
+def test_a_tensor_name_with_line_breaks_is_reported_in_one_line():
     tensors = {**small_model().state_dict(), "wheel\n\n": torch.zeros(1)}
     with pytest.raises(InputError, match=r'^m is damaged: Unexpected key.* "wheel'):
         build(tensors, {"config": small_config().to_dict()}, "m")
 
 
-def test_weights_are_taken_over_without_another_copy():
+def test_building_a_model_does_not_copy_its_weights():
     tensors = small_model().state_dict()
     model = build(tensors, {"config": small_config().to_dict()}, "m")
     assert all(t.data_ptr() == tensors[name].data_ptr() for name, t in model.state_dict().items())
 
 
-def test_a_loaded_models_weights_lie_as_new_tensors_do(saved):
+def test_the_weights_of_a_loaded_model_are_contiguous_and_aligned(saved):
     for storage in ("float32", "float16", "int8"):
-        save(small_model(), saved, weights=storage)
+        save(small_model(), saved, storage=storage)
         weights = list(load(saved).parameters())
         assert all(weight.is_contiguous() and weight.data_ptr() % 64 == 0 for weight in weights)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "nowhere/at/all", "../wiki-small"])
-def test_a_model_that_is_not_there(tmp_path, place):
+def test_a_missing_model_is_an_error(tmp_path, place):
     with pytest.raises(InputError, match="no model at"):
         load(tmp_path / place)
 
 
-def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(InputError, match="no run folder"):
+def test_a_folder_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="not a run folder"):
         load(tmp_path)
 
 
-def test_a_name_with_another_ending_is_refused(tmp_path):
+def test_saving_with_another_extension_is_an_error(tmp_path):
     with pytest.raises(InputError, match="safetensors"):
         save(small_model(), tmp_path / "model.pt")
 
 
-def test_a_pickle_that_would_run_code_does_not(tmp_path):
+def test_code_in_a_pickle_is_not_executed(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "boom"),))
@@ -322,13 +322,13 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (OSError(28, "No space left on device"), (InputError, "No space left")),
         (KeyboardInterrupt("now"), (KeyboardInterrupt, "now")),
     ],
 )
-def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, error, told):
+def test_a_failed_write_leaves_the_old_file_unchanged(tmp_path, monkeypatch, error, expected):
     path = tmp_path / "m.safetensors"
     write_atomically(path, b"old")
 
@@ -336,18 +336,18 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, err
         raise error
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(told[0], match=told[1]):
+    with pytest.raises(expected[0], match=expected[1]):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_holds_weights_and_plain_json_only(saved):
+def test_a_file_contains_only_weights_and_json(saved):
     header = json.loads(header_of(saved))
     assert json.loads(header["__metadata__"]["sharnn"])["config"]["dim"] == 16
     assert {name for name in header if name != "__metadata__"} == set(small_model().state_dict())
 
 
-def test_the_whole_file_is_no_larger_than_its_weights(saved):
+def test_a_file_is_hardly_larger_than_its_weights(saved):
     weights = sum(tensor.numel() * 4 for tensor in SHARNN(small_config()).state_dict().values())
     assert saved.stat().st_size < weights + 8000

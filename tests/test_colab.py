@@ -1,4 +1,4 @@
-"""A notebook's first cell where sharnn is missing, as on Colab: the package comes, torch stays."""
+"""The first cell of a notebook installs sharnn if it is missing, as on Colab, and keeps torch."""
 
 import os
 import shutil
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_the_first_cell_installs_the_package_and_keeps_torch(tmp_path):
-    # A clean environment that sees this one's packages, but not the clone that is installed in it.
+    # A new environment that can import this one's packages, but not the sharnn installed in it.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     (place,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     (place / "image.pth").write_text("\n".join(site.getsitepackages()))
-    # What the repository's address stands for.
+    # A copy of the package replaces the repository.
     source = tmp_path / "clone"
     shutil.copytree(ROOT / "sharnn", source / "sharnn")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -42,7 +42,7 @@ def test_the_first_cell_installs_the_package_and_keeps_torch(tmp_path):
         "import sharnn, torch\n"
         "print(sharnn.__file__, torch.__file__, sep='\\n')\n"
     )
-    # No index: whatever the cell wanted beside the package would fail.
+    # Without an index, pip fails if the cell needs more than the package.
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
     result = subprocess.run(
         [python, script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Compression: what goes in comes back, at the size the model predicts, or one clear line."""
+"""Compression restores every byte, at the size that the model predicts, or raises an error."""
 
 import dataclasses
 import random
@@ -11,19 +11,28 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sharnn.compression.codec import default_lanes
 
 import sharnn
 from sharnn import InputError, bits_per_byte, compress, decompress, train
-from sharnn.compression.coder import TOTAL, Decoder, Encoder, bits, frequencies, most_symbols
+from sharnn.compression.codec import default_num_streams
+from sharnn.compression.coder import (
+    TOTAL,
+    Decoder,
+    Encoder,
+    code_lengths,
+    max_symbols,
+    to_frequencies,
+)
 from sharnn.compression.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
 from sharnn.compression.prediction import LearningPredictor, reproducible
 from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)
+NOISE = random.Random(0).randbytes(800)
 needs_backend_settings = pytest.mark.skipif(
-    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no setting of each backend"
+    not hasattr(torch.backends.mkldnn, "matmul"),
+    reason="this version of torch has no precision setting per backend",
 )
 
 
@@ -34,82 +43,82 @@ def model():
 
 @pytest.fixture(scope="module")
 def trained():
-    return sharnn.load("wiki-tiny")
+    return sharnn.load("wiki-small")
 
 
-@given(data=st.binary(max_size=300), lanes=st.integers(1, 9), learn=st.booleans())
-@example(data=b"", lanes=1, learn=False)
-@example(data=b"", lanes=3, learn=True)
-@example(data=b"x", lanes=3, learn=False)
-@example(data=bytes(range(256)), lanes=1, learn=False)
-@example(data=b"\0" * 600, lanes=2, learn=False)
-@example(data=b"ab" * 400, lanes=5, learn=True)
+@given(data=st.binary(max_size=300), num_streams=st.integers(1, 9), learn=st.booleans())
+@example(data=b"", num_streams=1, learn=False)
+@example(data=b"", num_streams=3, learn=True)
+@example(data=b"x", num_streams=3, learn=False)
+@example(data=bytes(range(256)), num_streams=1, learn=False)
+@example(data=b"\0" * 600, num_streams=2, learn=False)
+@example(data=b"ab" * 400, num_streams=5, learn=True)
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_everything_comes_back(model, data, lanes, learn):
-    packed = compress(model, data, lanes=lanes, learn=learn)
-    assert decompress(model, packed) == data
-    assert len(packed) <= len(data) + HEADER_BYTES
+def test_any_data_are_restored(model, data, num_streams, learn):
+    archive = compress(model, data, num_streams=num_streams, learn=learn)
+    assert decompress(model, archive) == data
+    assert len(archive) <= len(data) + HEADER_BYTES
 
 
 @pytest.mark.parametrize(
-    ("data", "lanes"),
+    ("data", "num_streams"),
     [
         (TEXT[:1000], 1),
         (TEXT, 4),
         (b"a" * 1000 + b" " * 1000, 4),
         (bytes(range(256)) * 8, 8),
     ],
-    ids=["text", "text in lanes", "long runs", "all values"],
+    ids=["text", "text in streams", "long runs", "all values"],
 )
-def test_the_size_is_what_bits_per_byte_predicts(trained, data, lanes):
-    predicted = bits_per_byte(trained, data, batch_size=lanes) * len(data) / 8
+def test_the_size_is_what_bits_per_byte_predicts(trained, data, num_streams):
+    predicted = bits_per_byte(trained, data, batch_size=num_streams) * len(data) / 8
     expected = min(predicted, len(data))
-    packed = compress(trained, data, lanes=lanes)
-    assert abs(len(packed) - expected) < 0.01 * expected + 64
-    assert decompress(trained, packed) == data
+    archive = compress(trained, data, num_streams=num_streams)
+    assert abs(len(archive) - expected) < 0.01 * expected + 64
+    assert decompress(trained, archive) == data
 
 
 @pytest.mark.slow
-def test_a_megabyte_comes_back_at_the_predicted_size(corpus, tmp_path):
+def test_a_megabyte_is_restored_and_has_the_predicted_size(corpus, tmp_path):
     recipe = small_recipe(steps=200, lr=1e-2, batch_size=8)
-    train(small_config(), corpus, recipe, tmp_path / "run", progress=False)
+    train(small_config(), corpus, recipe, tmp_path / "run", progress_bar=False)
     model, data = sharnn.load(tmp_path / "run"), sample_bytes(1_000_000)
-    packed = compress(model, data)
-    lanes = default_lanes(len(data))
-    predicted = bits_per_byte(model, data, batch_size=lanes) * len(data) / 8
-    assert abs(len(packed) - predicted) < 0.01 * predicted + 64
-    assert decompress(model, packed) == data
+    archive = compress(model, data)
+    num_streams = default_num_streams(len(data))
+    predicted = bits_per_byte(model, data, batch_size=num_streams) * len(data) / 8
+    assert abs(len(archive) - predicted) < 0.01 * predicted + 64
+    assert decompress(model, archive) == data
 
 
-def test_random_bytes_are_stored_as_they_are(trained):
-    data = random.Random(0).randbytes(2000)
-    packed = compress(trained, data)
-    assert len(packed) == len(data) + HEADER_BYTES
-    assert Container.from_bytes(packed).method == STORED
-    assert decompress(trained, packed) == data
+def test_random_bytes_are_stored_unchanged(trained):
+    archive = compress(trained, NOISE)
+    assert len(archive) == len(NOISE) + HEADER_BYTES
+    assert Container.from_bytes(archive).method == STORED
+    assert decompress(trained, archive) == NOISE
 
 
 def test_text_gets_smaller_and_learning_makes_it_smaller_still(trained):
     text = sample_bytes(5000)
-    plain, learned = compress(trained, text, lanes=8), compress(trained, text, lanes=8, learn=True)
-    assert len(learned) < len(plain) < len(text) / 2
+    fixed = compress(trained, text, num_streams=8)
+    learned = compress(trained, text, num_streams=8, learn=True)
+    assert len(learned) < len(fixed) < len(text) / 2
     assert decompress(trained, learned) == text
 
 
-def test_learning_leaves_the_model_as_it_was(trained):
+def test_learning_does_not_change_the_model(trained):
     before = fingerprint(trained)
-    decompress(trained, compress(trained, TEXT, lanes=8, learn=True))
+    decompress(trained, compress(trained, TEXT, num_streams=8, learn=True))
     assert fingerprint(trained) == before
     assert all(parameter.grad is None for parameter in trained.parameters())
 
 
-@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("num_streams", [1, 8])
 @pytest.mark.parametrize("learn", [False, True])
-def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, lanes):
-    text = TEXT[:600]
-    packed = compress(trained, text, lanes=lanes, learn=learn)
+def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, num_streams):
+    text = TEXT[:300]
+    archive = compress(trained, text, num_streams=num_streams, learn=learn)
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(2)
     torch.set_float32_matmul_precision("medium")
@@ -117,11 +126,11 @@ def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, 
     torch.set_default_device("meta")
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            assert decompress(trained, packed) == text
+            assert decompress(trained, archive) == text
         with torch.inference_mode():
-            assert decompress(trained, packed) == text
-            assert compress(trained, text, lanes=lanes, learn=learn) == packed
-        assert torch.get_num_threads() == 2, "they are put back"
+            assert decompress(trained, archive) == text
+            assert compress(trained, text, num_streams=num_streams, learn=learn) == archive
+        assert torch.get_num_threads() == 2, "the settings are restored"
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_num_threads(threads)
@@ -132,19 +141,19 @@ def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, 
 
 @needs_backend_settings
 def test_the_precision_of_the_backend_makes_no_difference(trained):
-    packed = compress(trained, TEXT[:600], lanes=8)
+    archive = compress(trained, TEXT[:300], num_streams=8)
     matmul = torch.backends.mkldnn.matmul
     precision = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
-        assert decompress(trained, packed) == TEXT[:600]
-        assert matmul.fp32_precision == "bf16", "it is put back"
+        assert decompress(trained, archive) == TEXT[:300]
+        assert matmul.fp32_precision == "bf16", "the setting is restored"
     finally:
         matmul.fp32_precision = precision
 
 
 @needs_backend_settings
-def test_a_precision_that_was_inherited_is_not_kept():
+def test_an_inherited_precision_stays_inherited():
     matmul = torch.backends.mkldnn.matmul
     own, inherited = matmul.fp32_precision, torch.backends.fp32_precision
     matmul.fp32_precision, torch.backends.fp32_precision = "none", "tf32"
@@ -158,40 +167,43 @@ def test_a_precision_that_was_inherited_is_not_kept():
         matmul.fp32_precision, torch.backends.fp32_precision = own, inherited
 
 
-def test_learning_sees_no_more_rows_than_the_memory(monkeypatch):
-    model, memories = small_model(memory=24), []
+def test_learning_obeys_the_memory_limit(monkeypatch):
+    model, limits = small_model(memory=24), []
     forward = type(model).forward
 
-    def counted(self, *arguments, **others):
-        memories.append(others.get("memory"))
-        return forward(self, *arguments, **others)
+    def recorded(self, *arguments, **options):
+        limits.append(options.get("memory_limit"))
+        return forward(self, *arguments, **options)
 
-    monkeypatch.setattr(type(model), "forward", counted)
+    monkeypatch.setattr(type(model), "forward", recorded)
     with reproducible():
-        predictor = LearningPredictor(model, lanes=1, memory=10)
+        predictor = LearningPredictor(model, num_streams=1, memory_limit=10)
         for symbol in TEXT[:70]:
             predictor.read(np.array([symbol], dtype=np.int32))
-    assert memories == [10]
+    assert limits == [10]
 
 
-def test_a_model_made_in_inference_mode_learns_as_well():
+def test_a_model_created_in_inference_mode_can_learn():
     with torch.inference_mode():
         model = small_model()
-        packed = compress(model, TEXT[:200], learn=True)
-    assert decompress(small_model(), packed) == TEXT[:200]
-    assert decompress(model, packed) == TEXT[:200]
+        archive = compress(model, TEXT[:200], learn=True)
+    assert decompress(small_model(), archive) == TEXT[:200]
+    assert decompress(model, archive) == TEXT[:200]
 
 
-def test_two_threads_of_python_at_once(trained):
+def test_two_python_threads_at_once(trained):
     threads = torch.get_num_threads()
-    expected = [compress(trained, TEXT[:400], lanes=lanes) for lanes in (1, 8)]
+
+    def compress_in(num_streams):
+        return compress(trained, TEXT[:400], num_streams=num_streams)
+
+    expected = [compress_in(num_streams) for num_streams in (1, 8)]
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda lanes: compress(trained, TEXT[:400], lanes=lanes), (1, 8)))
-    assert made == expected
-    assert torch.get_num_threads() == threads, "each puts back what it found"
+        assert list(pool.map(compress_in, (1, 8))) == expected
+    assert torch.get_num_threads() == threads, "the settings are restored"
 
 
-def test_a_second_thread_waits_for_the_settings():
+def test_a_second_thread_waits_until_the_settings_are_restored():
     entered, left = threading.Event(), []
 
     def second():
@@ -211,64 +223,64 @@ def test_a_second_thread_waits_for_the_settings():
 
 @pytest.mark.parametrize("change", [lambda m: m.train(), lambda m: m.double(), lambda m: m.half()])
 @pytest.mark.parametrize("learn", [False, True])
-def test_a_model_in_training_or_of_another_dtype(change, learn):
+def test_a_model_in_training_mode_or_of_another_dtype(change, learn):
     model = change(small_model(dropout=0.5))
-    mode = model.training
-    packed = compress(model, TEXT[:300], lanes=2, learn=learn)
-    assert decompress(model, packed) == TEXT[:300]
-    assert decompress(small_model().to(model.embedding.weight.dtype), packed) == TEXT[:300]
-    assert model.training == mode
+    training = model.training
+    archive = compress(model, TEXT[:300], num_streams=2, learn=learn)
+    assert decompress(model, archive) == TEXT[:300]
+    assert decompress(small_model().to(model.embedding.weight.dtype), archive) == TEXT[:300]
+    assert model.training == training
 
 
-def test_a_collapsed_model_is_another_file_but_the_same_size():
+def test_a_collapsed_model_gives_another_archive_of_the_same_size():
     model, collapsed = small_model(), small_model()
     collapsed.collapse()
-    packed, other = compress(model, TEXT), compress(collapsed, TEXT)
-    assert abs(len(packed) - len(other)) <= 4
+    archive, other = compress(model, TEXT), compress(collapsed, TEXT)
+    assert abs(len(archive) - len(other)) <= 4
     assert decompress(collapsed, other) == TEXT
 
 
-def test_a_lanes_memory_is_no_longer_than_the_lane():
-    """Rows that stay empty would make a model with a long memory take room for nothing."""
+def test_a_streams_memory_has_no_more_rows_than_the_stream_has_bytes():
+    """With a ring buffer of 10**9 rows, the model would not fit into RAM."""
     long, short = small_model(memory=10**9), small_model(memory=50)
-    packed = compress(long, TEXT[:100], lanes=2, learn=True)
-    assert Container.from_bytes(packed).payload == (
-        Container.from_bytes(compress(short, TEXT[:100], lanes=2, learn=True)).payload
+    archive = compress(long, TEXT[:100], num_streams=2, learn=True)
+    assert Container.from_bytes(archive).payload == (
+        Container.from_bytes(compress(short, TEXT[:100], num_streams=2, learn=True)).payload
     )
-    assert decompress(long, packed) == TEXT[:100]
+    assert decompress(long, archive) == TEXT[:100]
 
 
-def test_a_saved_model_is_the_same_model(model, tmp_path):
+def test_a_saved_and_loaded_model_restores_the_data(model, tmp_path):
     sharnn.save(model, tmp_path / "m.safetensors")
     assert decompress(sharnn.load(tmp_path / "m.safetensors"), compress(model, TEXT)) == TEXT
 
 
-def test_a_change_of_any_byte_is_noticed(trained):
-    packed = compress(trained, TEXT[:400])
-    for place in range(len(packed)):
+def test_a_change_of_any_byte_is_detected(trained):
+    archive = compress(trained, TEXT[:400])
+    for place in range(len(archive)):
         for change in (0x01, 0x80, 0xFF):
-            damaged = bytearray(packed)
+            damaged = bytearray(archive)
             damaged[place] ^= change
-            with pytest.raises(InputError, match=r"altered|no file that sharnn|of format"):
+            with pytest.raises(InputError, match=r"damaged|not a sharnn archive|has format"):
                 decompress(trained, bytes(damaged))
 
 
-def test_a_file_that_is_cut_or_has_more_is_noticed(trained):
-    packed = compress(trained, TEXT[:400])
-    for size in range(len(packed)):
-        with pytest.raises(InputError, match=r"cut short|no file that sharnn"):
-            decompress(trained, packed[:size])
-    with pytest.raises(InputError, match="cut short or altered"):
-        decompress(trained, packed + b"\0")
+def test_missing_and_additional_bytes_are_detected(trained):
+    archive = compress(trained, TEXT[:400])
+    for size in range(len(archive)):
+        with pytest.raises(InputError, match=r"truncated|not a sharnn archive"):
+            decompress(trained, archive[:size])
+    with pytest.raises(InputError, match="truncated or damaged"):
+        decompress(trained, archive + b"\0")
 
 
-def test_another_model_is_refused_by_name(model, trained):
-    packed = compress(model, TEXT)
+def test_the_error_for_another_model_names_the_fingerprint(model, trained):
+    archive = compress(model, TEXT)
     with pytest.raises(InputError, match=rf"another model.*{fingerprint(model).hex()}"):
-        decompress(trained, packed)
+        decompress(trained, archive)
 
 
-def test_the_fingerprint_sees_shape_and_weights_but_not_dropout(model):
+def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_dropout(model):
     assert fingerprint(small_model(dropout=0.5)) == fingerprint(model)
     assert fingerprint(small_model(memory=25)) != fingerprint(model)
     other = small_model()
@@ -277,138 +289,145 @@ def test_the_fingerprint_sees_shape_and_weights_but_not_dropout(model):
     assert fingerprint(other) != fingerprint(model)
 
 
-def test_a_machine_that_rounds_otherwise_is_noticed(trained, monkeypatch):
-    packed = compress(trained, TEXT, lanes=8)
+def test_a_machine_that_rounds_differently_is_detected(trained, monkeypatch):
+    archive = compress(trained, TEXT, num_streams=8)
 
-    def rounded_otherwise(logits):
-        return frequencies(logits.bfloat16())
+    def rounded_differently(logits):
+        return to_frequencies(logits.bfloat16())
 
-    monkeypatch.setattr("sharnn.prediction.frequencies", rounded_otherwise)
-    with pytest.raises(InputError, match="rounds otherwise"):
-        decompress(trained, packed)
+    monkeypatch.setattr("sharnn.compression.prediction.to_frequencies", rounded_differently)
+    with pytest.raises(InputError, match="rounds differently"):
+        decompress(trained, archive)
 
 
-def test_a_later_format_is_told_by_its_number(model):
-    packed = compress(model, b"abc")
-    later = packed[:4] + struct.pack("B", 2) + packed[5:]
-    with pytest.raises(InputError, match="of format 2, this sharnn reads format 1"):
+def test_the_error_for_a_later_format_names_its_version(model):
+    archive = compress(model, b"abc")
+    later = archive[:4] + struct.pack("B", 2) + archive[5:]
+    with pytest.raises(InputError, match=r"has format 2, but .* reads format 1"):
         decompress(model, later)
 
 
-@pytest.mark.parametrize("lanes", [0, -1, 1025, 2.0, True, "2"])
-def test_lanes_out_of_range(model, lanes):
-    with pytest.raises(InputError, match="lanes must be a whole number from 1 to 1024, got"):
-        compress(model, b"abc", lanes=lanes)
+@pytest.mark.parametrize("num_streams", [0, -1, 1025, 2.0, True, "2"])
+def test_an_invalid_number_of_streams(model, num_streams):
+    with pytest.raises(InputError, match=r"--lanes\) must be an integer from 1 to 1024, got"):
+        compress(model, b"abc", num_streams=num_streams)
 
 
-def test_as_many_lanes_as_there_may_be(model):
-    assert decompress(model, compress(model, TEXT, lanes=1024)) == TEXT
+def test_the_maximum_number_of_streams(model):
+    assert decompress(model, compress(model, TEXT, num_streams=1024)) == TEXT
 
 
 @pytest.mark.parametrize("function", [compress, decompress])
-def test_text_that_is_no_bytes(model, function):
+def test_a_string_is_rejected(model, function):
     with pytest.raises(InputError, match="data must be bytes, got str: encode"):
         function(model, "text")
 
 
 @pytest.mark.parametrize("function", [compress, decompress])
-def test_a_model_that_is_not_on_the_cpu(model, function):
-    packed = compress(model, b"abc")
+def test_a_model_that_is_not_on_the_cpu_is_rejected(model, function):
+    archive = compress(model, b"abc")
     with pytest.raises(InputError, match=r"the model is on meta: use model\.cpu\(\)"):
-        function(small_model().to("meta"), packed)
+        function(small_model().to("meta"), archive)
 
 
-def test_a_model_of_a_single_symbol_is_told():
-    with pytest.raises(InputError, match="a single symbol has nothing to code"):
+def test_a_model_with_a_single_symbol_is_rejected():
+    with pytest.raises(InputError, match="a model with a single symbol can't code bytes"):
         compress(small_model(vocab_size=1), bytes(3))
 
 
-def test_bytes_that_the_model_has_no_symbol_for():
-    with pytest.raises(InputError, match="hold byte 200, but the model has 128 symbols"):
+def test_a_byte_outside_the_vocabulary_is_rejected():
+    with pytest.raises(InputError, match="contain byte 200, but the model has 128 symbols"):
         compress(small_model(vocab_size=128), bytes([200]))
 
 
-def test_a_model_of_fewer_symbols():
+def test_a_model_with_a_smaller_vocabulary():
     model = small_model(vocab_size=128)
     ascii = bytes(byte for byte in TEXT[:200] if byte < 128)
     assert decompress(model, compress(model, ascii)) == ascii
 
 
-def test_damaged_weights_are_told():
+def test_damaged_weights_raise_an_error():
     model = small_model()
     with torch.no_grad():
         model.output_bias[0] = float("nan")
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="NaN or Inf"):
         compress(model, b"abc")
 
 
-def test_frequencies_are_whole_positive_and_sum_to_the_total():
+def test_frequencies_are_positive_integers_and_sum_to_the_total():
     logits = torch.cat([torch.randn(20, 256) * 10, torch.tensor([[1e4] + [-1e4] * 255])])
-    counts = frequencies(logits)
-    assert (counts >= 1).all()
-    assert (counts == np.floor(counts)).all()
-    assert (counts.sum(axis=1) == TOTAL).all()
+    frequencies = to_frequencies(logits)
+    assert (frequencies >= 1).all()
+    assert (frequencies == np.floor(frequencies)).all()
+    assert (frequencies.sum(axis=1) == TOTAL).all()
 
 
-def test_the_coder_costs_what_the_frequencies_say():
-    random_numbers = np.random.default_rng(0)
-    encoder, cost, written = Encoder(), 0.0, []
-    counts = [frequencies(torch.randn(4, 256) * 3) for _ in range(500)]
-    for row in counts:
-        symbols = random_numbers.integers(0, 256, 4).astype(np.int32)
-        encoder.write(symbols, row)
-        cost += bits(row, symbols).sum()
-        written.append(symbols)
-    coded = encoder.to_bytes()
-    assert cost / 8 <= len(coded) + 4 <= cost / 8 * 1.001 + 12
-    decoder = Decoder(coded)
-    for row, symbols in zip(counts, written, strict=True):
-        assert (decoder.read(row) == symbols).all()
+def test_the_code_is_as_long_as_the_frequencies_predict():
+    generator = np.random.default_rng(0)
+    encoder, bits, written = Encoder(), 0.0, []
+    for _ in range(500):
+        frequencies = to_frequencies(torch.randn(4, 256) * 3)
+        symbols = generator.integers(0, 256, 4).astype(np.int32)
+        encoder.write(symbols, frequencies)
+        bits += code_lengths(frequencies, symbols).sum()
+        written.append((frequencies, symbols))
+    code = encoder.to_bytes()
+    assert bits / 8 <= len(code) + 4 <= bits / 8 * 1.001 + 12
+    decoder = Decoder(code)
+    for frequencies, symbols in written:
+        assert (decoder.read(frequencies) == symbols).all()
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "changes",
     [
         {"method": 3},
-        {"lanes": 0},
-        {"lanes": 2001},
-        {"lanes": 1025},
+        {"num_streams": 0},
+        {"num_streams": 2001},
+        {"num_streams": 1025},
         {"length": 2**62},
         {"length": 10**9},
         {"method": STORED},
         {"method": STORED, "length": 5, "payload": b"other"},
     ],
 )
-def test_a_header_that_makes_no_sense(trained, wrong):
-    """Its checksum is right: someone made it so."""
-    packed = Container.from_bytes(compress(trained, TEXT, lanes=8))
-    with pytest.raises(InputError, match="the file is not by sharnn"):
-        decompress(trained, dataclasses.replace(packed, **wrong).to_bytes())
+def test_an_invalid_header_with_a_valid_checksum_is_rejected(trained, changes):
+    archive = Container.from_bytes(compress(trained, TEXT, num_streams=8))
+    with pytest.raises(InputError, match="the archive is invalid"):
+        decompress(trained, dataclasses.replace(archive, **changes).to_bytes())
 
 
-@given(payload=st.binary(max_size=400), length=st.integers(0, 200), lanes=st.integers(1, 8))
+@given(payload=st.binary(max_size=400), length=st.integers(0, 200), num_streams=st.integers(1, 8))
+@example(payload=b"", length=200, num_streams=1)
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_noise_under_a_right_header_is_told(model, payload, length, lanes):
-    real = Container.from_bytes(compress(model, b"\0" * 200))
-    made = dataclasses.replace(real, method=CODED, payload=payload, length=length, lanes=lanes)
+def test_any_other_payload_is_rejected(model, payload, length, num_streams):
+    """The checksum in the header belongs to random bytes, which no drawn payload decodes to."""
+    archive = dataclasses.replace(
+        Container.from_bytes(compress(model, NOISE[:200])),
+        method=CODED,
+        payload=payload,
+        length=length,
+        num_streams=num_streams,
+    )
     with pytest.raises(InputError):
-        decompress(model, made.to_bytes())
+        decompress(model, archive.to_bytes())
 
 
-def test_as_many_symbols_as_a_code_can_stand_for():
-    """A prediction that is as sure as can be, for as long as a word of the code lasts."""
+def test_a_code_can_represent_max_symbols():
+    """The prediction is as confident as possible, so each symbol has the minimum code length."""
     logits = torch.full((1, 256), -1e4)
     logits[0, 7] = 1e4
-    counts, encoder = frequencies(logits), Encoder()
+    frequencies, symbol, encoder = to_frequencies(logits), np.array([7], dtype=np.int32), Encoder()
     for _ in range(40_000):
-        encoder.write(np.array([7], dtype=np.int32), counts)
-    assert most_symbols(len(encoder.to_bytes()), 256) >= 40_000
-    assert bits(counts, np.array([7], dtype=np.int32))[0] * most_symbols(0, 256) >= 32
+        encoder.write(symbol, frequencies)
+    assert max_symbols(len(encoder.to_bytes()), 256) >= 40_000
+    assert code_lengths(frequencies, symbol)[0] * max_symbols(0, 256) >= 32
 
 
-def test_a_container_holds_what_it_was_given():
-    held = Container(1, 300, 2**40, b"12345678", b"0123456789abcdef", b"payload")
-    assert Container.from_bytes(held.to_bytes()) == held
-    assert Container.from_bytes(dataclasses.replace(held, payload=b"").to_bytes()).payload == b""
+def test_a_container_returns_what_it_was_given():
+    container = Container(1, 300, 2**40, b"12345678", b"0123456789abcdef", b"payload")
+    assert Container.from_bytes(container.to_bytes()) == container
+    empty = dataclasses.replace(container, payload=b"")
+    assert Container.from_bytes(empty.to_bytes()) == empty

@@ -1,4 +1,4 @@
-"""Model shapes and recipes: what they refuse, and how they survive JSON."""
+"""Model configurations and recipes: invalid values are errors, and JSON preserves the rest."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ PRESETS = ("paper", "paper-no-head", "paper-every-head", "tiny", "small", "mediu
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"dim": 0}, "dim must be a positive whole number"),
         ({"dim": 1.5}, "dim must be a positive whole number"),
@@ -29,31 +29,31 @@ PRESETS = ("paper", "paper-no-head", "paper-every-head", "tiny", "small", "mediu
         ({"memory_window": "endless"}, "segment, sliding"),
     ],
 )
-def test_shapes_that_make_no_sense_are_refused(change, words):
-    with pytest.raises(InputError, match=words):
+def test_an_invalid_configuration_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
         ModelConfig(**change)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_json(name):
+def test_presets_survive_a_json_round_trip(name):
     config, recipe = ModelConfig.preset(name), Recipe.preset(name)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert Recipe.from_dict(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 
 
-def test_unknown_names_are_refused():
+def test_unknown_presets_and_settings_are_errors():
     for settings in (ModelConfig, Recipe):
-        with pytest.raises(InputError, match="there are: paper"):
+        with pytest.raises(InputError, match="preset must be one of paper, "):
             settings.preset("huge")
         with pytest.raises(InputError, match="'colour'"):
             settings.from_dict({"colour": 1})
 
 
-def test_heads_are_sorted_and_counted_once():
+def test_attention_layers_are_sorted_without_duplicates():
     assert ModelConfig(attention_layers=(3, 1, 3)).attention_layers == (1, 3)
 
 
-def test_the_paper_recipe_is_the_papers():
+def test_the_paper_preset_has_the_papers_settings():
     recipe = Recipe.preset("paper")
     assert dataclasses.asdict(recipe) | {
         "optimizer": "lamb",
@@ -73,14 +73,14 @@ def test_the_paper_recipe_is_the_papers():
     assert recipe.learning_rate(0, 0.0) == pytest.approx(2e-3 / 800)
     assert recipe.learning_rate(5000, 22.9 / 25) == 2e-3
     assert recipe.learning_rate(5000, 23.1 / 25) == 1e-3
-    every = Recipe.preset("paper-every-head")
-    assert every.batch_size == 8
-    assert every.learning_rate(5000, 16.1 / 19) == 1e-3
+    every_head = Recipe.preset("paper-every-head")
+    assert every_head.batch_size == 8
+    assert every_head.learning_rate(5000, 16.1 / 19) == 1e-3
 
 
-def test_segments_are_jittered_as_the_author_does():
+def test_segment_lengths_vary_as_in_the_authors_code():
     recipe = Recipe.preset("paper")
-    lengths = np.array([recipe.segment(step) for step in range(4000)])
+    lengths = np.array([recipe.segment_length_at(step) for step in range(4000)])
     assert lengths.max() == 1024
     assert lengths.min() >= 5
     short = lengths < 700
@@ -88,11 +88,13 @@ def test_segments_are_jittered_as_the_author_does():
     assert lengths[short].mean() == pytest.approx(512, abs=2)
     assert lengths[short].std() == pytest.approx(5, abs=1)
     assert (lengths[~short] == 1024).mean() == pytest.approx(0.5, abs=0.06)
-    assert recipe.segment(7) == lengths[7], "a step's length depends on seed and step alone"
+    assert recipe.segment_length_at(7) == lengths[7], (
+        "a step's length depends only on the seed and the step"
+    )
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_schedules_warm_up_and_fall_to_0(schedule):
+def test_schedules_warm_up_and_decay_to_0(schedule):
     recipe = Recipe(steps=100, warmup_steps=10, schedule=schedule, lr=1.0)
     rates = [recipe.learning_rate(step, step / 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1, rel=0.01)
@@ -102,9 +104,9 @@ def test_schedules_warm_up_and_fall_to_0(schedule):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"epochs": None}, "needs an end"),
+        ({"epochs": None}, "needs a limit"),
         ({"steps": 0}, "steps must be more than 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"lr": 0}, "lr must be a positive"),
@@ -119,6 +121,6 @@ def test_schedules_warm_up_and_fall_to_0(schedule):
         ({"short_segments": 2}, "short_segments"),
     ],
 )
-def test_recipes_that_make_no_sense_are_refused(change, words):
-    with pytest.raises(InputError, match=words):
+def test_an_invalid_recipe_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
         Recipe(**change)

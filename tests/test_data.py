@@ -1,4 +1,4 @@
-"""Corpora: splits, streams, many files, little memory, and one line for what can't be read."""
+"""Corpora: splits, streams, several files, low memory use, and invalid input."""
 
 import os
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sharnn import InputError, load_corpus
-from sharnn.data import Streams, as_bytes, open_files, parse_split
+from sharnn.data import as_bytes, open_files, parse_split
+from sharnn.streams import Streams, cut_streams
 
 
 def write(path, content):
@@ -26,7 +27,7 @@ def test_a_file_is_split_in_order(tmp_path):
     assert not corpus.is_sample
 
 
-def test_a_split_may_count_bytes(tmp_path):
+def test_a_split_can_be_given_in_bytes(tmp_path):
     corpus = load_corpus(write(tmp_path / "f", bytes(range(100))), (50, 20, 10))
     assert corpus.test[:].tolist() == list(range(70, 80))
 
@@ -43,51 +44,67 @@ def test_files_are_joined_in_the_order_given(tmp_path):
 def test_streams_cover_the_text_in_order_with_the_next_byte_as_target():
     text = np.arange(100, dtype=np.uint8)
     streams = Streams(text, batch_size=4)
-    position, read = 0, []
+    position, inputs = 0, []
     while position < streams.length:
         x, y = streams.segment(position, 7)
         assert torch.equal(y, x + 1)
-        read.append(x)
+        inputs.append(x)
         position += x.shape[1]
-    assert torch.equal(torch.cat(read, dim=1), torch.arange(96).reshape(4, 24))
+    assert torch.equal(torch.cat(inputs, dim=1), torch.arange(96).reshape(4, 24))
+
+
+@pytest.mark.parametrize(("size", "count"), [(96, 4), (99, 4), (5, 3), (3, 3)])
+def test_streams_cover_the_text_and_differ_by_at_most_one_byte(size, count):
+    starts, lengths = cut_streams(size, count)
+    assert starts[0] == 0
+    assert ((starts + lengths)[:-1] == starts[1:]).all()
+    assert lengths.sum() == size
+    assert lengths.max() - lengths.min() <= 1
+    assert (np.diff(lengths) <= 0).all()
+    text = np.arange(size + 1, dtype=np.uint8)
+    streams = Streams(text, count, drop_remainder=False)
+    assert streams.starts.tolist() == starts.tolist()
+    targets = torch.cat([y for _, y in streams.all_segments(2, slice(None))], dim=1)
+    for stream, start, length in zip(targets, starts, lengths, strict=True):
+        assert stream[stream >= 0].tolist() == list(range(start + 1, start + length + 1))
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda d: d / "missing", "does not exist"),
         (lambda d: d, "is a folder"),
         (lambda d: write(d / "f", b""), "is empty"),
         (lambda d: write(d / "f", b"short"), "too short"),
         (lambda d: "/dev/zero", "not a regular file"),
-        (lambda d: [], "no files"),
+        (lambda d: [], "at least one file"),
     ],
 )
-def test_files_that_can_not_be_read(tmp_path, make, words):
-    with pytest.raises(InputError, match=words):
+def test_a_corpus_that_cant_be_read_is_an_error(tmp_path, make, message):
+    with pytest.raises(InputError, match=message):
         load_corpus(make(tmp_path))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_an_unreadable_file_is_an_error(tmp_path):
     path = write(tmp_path / "f", b"x" * 100)
     path.chmod(0)
     with pytest.raises(InputError, match="can't be read"):
         load_corpus(path)
 
 
-def test_a_split_larger_than_the_file(tmp_path):
+def test_a_split_larger_than_the_file_is_an_error(tmp_path):
     with pytest.raises(InputError, match="has 100 bytes, but the split needs 150"):
         load_corpus(write(tmp_path / "f", b"x" * 100), (50, 50, 50))
 
 
 @pytest.mark.parametrize("text", ["", "1", "a,b,c", "0.5,0.5", "0.9,0.9,0.9", "1,1,-1", "1,0,1"])
-def test_splits_that_are_none(text):
+def test_an_invalid_split_is_an_error(text):
     with pytest.raises(InputError, match="split"):
         parse_split(text)
 
 
-def test_as_bytes_takes_what_people_have(tmp_path):
+def test_as_bytes_accepts_bytes_paths_arrays_and_tensors(tmp_path):
     path = write(tmp_path / "f", b"abc")
     for data in (b"abc", bytearray(b"abc"), path, str(path), np.frombuffer(b"abc", np.uint8)):
         assert as_bytes(data)[:].tobytes() == b"abc"
@@ -97,36 +114,37 @@ def test_as_bytes_takes_what_people_have(tmp_path):
             as_bytes(data)
 
 
-def test_fingerprints_tell_corpora_and_splits_apart(tmp_path):
+def test_fingerprints_distinguish_corpora_and_splits(tmp_path):
     one = write(tmp_path / "one", b"x" * 1000)
     other = write(tmp_path / "other", b"x" * 999 + b"y")
-    prints = [
+    fingerprints = [
         load_corpus(one).fingerprint,
         load_corpus(other).fingerprint,
         load_corpus(one, (0.8, 0.1, 0.1)).fingerprint,
     ]
-    assert len(set(prints)) == 3
-    assert load_corpus(one).fingerprint == prints[0]
+    assert len(set(fingerprints)) == 3
+    assert load_corpus(one).fingerprint == fingerprints[0]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_large_file_costs_little_memory(tmp_path):
-    """A sparse file of 1 GB: batches are read, the file is not.
+def test_reading_a_large_file_uses_little_memory(tmp_path):
+    """Reads batches from a sparse file of 1 GB, which must not be loaded whole.
 
-    Pages of the file itself stay the system's: it takes them back when it needs room.
+    Only anonymous memory is measured: the system can reclaim the cached pages of the file.
     """
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(10**9)
     script = f"""
-from sharnn.data import Streams, load_corpus
-def own():  # KiB
+from sharnn.data import load_corpus
+from sharnn.streams import Streams
+def anonymous_memory():  # KiB
     return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0])
-before = own()
+before = anonymous_memory()
 streams = Streams(load_corpus({str(path)!r}).train, 16)
 for step in range(200):
     streams.segment(step * 250_000, 1024)
-print(own() - before)
+print(anonymous_memory() - before)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert int(result.stdout) < 5000

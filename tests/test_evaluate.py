@@ -1,4 +1,4 @@
-"""Bits per byte: every byte counts once, however it is cut, and the units are bits."""
+"""Bits per byte: every byte is scored once, however the data are cut into streams."""
 
 import math
 from itertools import pairwise
@@ -15,13 +15,15 @@ TEXT = bytes(torch.randint(256, (500,), generator=torch.Generator().manual_seed(
 
 
 def plain(model, text, streams=1, **kwargs):
-    """One byte after another, from the definition."""
-    length = -(-(len(text) - 1) // streams)
-    nats = 0.0
+    """Computes bits per byte from the definition, one byte after another."""
+    shortest, longer = divmod(len(text) - 1, streams)
+    nats, start = 0.0, 0
     for stream in range(streams):
-        piece = text[stream * length : (stream + 1) * length + 1]
+        stop = start + shortest + (stream < longer)
+        content = text[start : stop + 1]
+        start = stop
         state = None
-        for byte, following in pairwise(piece):
+        for byte, following in pairwise(content):
             logits, state = model.step(torch.tensor([byte]), state, **kwargs)
             nats += F.cross_entropy(logits, torch.tensor([following])).item()
     return nats / (len(text) - 1) / math.log(2)
@@ -29,27 +31,27 @@ def plain(model, text, streams=1, **kwargs):
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 7])
 @pytest.mark.parametrize("segment_length", [1, 10, 499])
-def test_it_is_the_sum_over_every_byte_but_the_first(streams, segment_length):
+def test_every_byte_but_the_first_is_scored_once(streams, segment_length):
     model = small_model(memory_window="sliding")
     bits = bits_per_byte(model, TEXT, batch_size=streams, segment_length=segment_length)
     assert bits == pytest.approx(plain(model, TEXT, streams), abs=1e-5)
 
 
-@pytest.mark.parametrize("memory", [1, 5, 1000])
-def test_memory_can_be_any_length(memory):
+@pytest.mark.parametrize("limit", [1, 5, 1000])
+def test_the_memory_limit_can_be_any_number(limit):
     model = small_model(memory_window="sliding")
-    bits = bits_per_byte(model, TEXT, batch_size=1, memory=memory)
-    assert bits == pytest.approx(plain(model, TEXT, memory=memory), abs=1e-5)
+    bits = bits_per_byte(model, TEXT, batch_size=1, memory_limit=limit)
+    assert bits == pytest.approx(plain(model, TEXT, memory_limit=limit), abs=1e-5)
 
 
-def test_a_model_that_knows_nothing_needs_8_bits():
+def test_a_uniform_model_needs_8_bits():
     model = SHARNN(ModelConfig(dim=16, boom_dim=32))
     with torch.no_grad():
         model.embedding.weight.zero_()
     assert bits_per_byte(model, TEXT) == pytest.approx(8, abs=1e-6)
 
 
-def test_a_model_that_knows_the_text_needs_almost_none():
+def test_a_model_that_is_certain_of_the_text_needs_almost_0_bits():
     model = SHARNN(ModelConfig(dim=16, boom_dim=32))
     with torch.no_grad():
         model.embedding.weight.zero_()
@@ -57,7 +59,7 @@ def test_a_model_that_knows_the_text_needs_almost_none():
     assert bits_per_byte(model, b"a" * 300) < 1e-6
 
 
-def test_bytes_paths_and_tensors_give_the_same(tmp_path):
+def test_bytes_paths_and_tensors_get_the_same_score(tmp_path):
     model = small_model()
     (tmp_path / "f").write_bytes(TEXT)
     array = np.frombuffer(TEXT, dtype=np.uint8)
@@ -69,28 +71,28 @@ def test_bytes_paths_and_tensors_give_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_left_and_dropout_is_off(training):
+def test_the_mode_is_restored_and_dropout_is_off(training):
     model = small_model(dropout=0.5).train(training)
     assert bits_per_byte(model, TEXT) == bits_per_byte(model, TEXT)
     assert model.training == training
 
 
 @pytest.mark.parametrize(
-    ("data", "settings", "words"),
+    ("data", "settings", "message"),
     [
         (b"", {}, "at least 2 bytes"),
         (b"a", {}, "at least 2 bytes"),
         (b"abc", {"batch_size": 0}, "at least 1"),
         (b"abc", {"segment_length": 0}, "at least 1"),
-        (b"abc", {"memory": 0}, "at least 1"),
+        (b"abc", {"memory_limit": 0}, "at least 1"),
         ("nowhere", {}, "does not exist"),
     ],
 )
-def test_what_can_not_be_scored(data, settings, words):
-    with pytest.raises(InputError, match=words):
+def test_invalid_input_is_an_error(data, settings, message):
+    with pytest.raises(InputError, match=message):
         bits_per_byte(small_model(), data, **settings)
 
 
-def test_bytes_without_a_symbol_are_refused():
+def test_a_byte_without_a_symbol_is_an_error():
     with pytest.raises(InputError, match="byte 200, but the model has 100 symbols"):
         bits_per_byte(small_model(vocab_size=100), b"abc\xc8")

@@ -1,4 +1,4 @@
-"""The attention explorer without a browser: what its page holds, what its kernel answers."""
+"""The attention explorer without a browser: the data of its page and its kernel's responses."""
 
 import base64
 import json
@@ -12,29 +12,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sharnn
+import sharnn.analysis.explorer
+import sharnn.analysis.page
 from sharnn import InputError, LiveExplorer, explore
 from sharnn.analysis.explorer import Explorer
-from sharnn.analysis.live import in_words
+from sharnn.analysis.live import describe
 from sharnn.analysis.page import STEP, dequantise, overview_edges, pack, quantise, unpack
-from sharnn.analysis.trace import read
+from sharnn.analysis.trace import trace_attention
 from sharnn.cli import main
 from small import small_model
 
-WITHIN = 0.0334  # the page says 3.3 %
+WITHIN = 0.0334  # the page states 3.3%
 MARKS = b"</script><script>window.hacked=1</script><img src=x onerror=hack()>&lt;"
 TEXT = (b"The caf\xc3\xa9 opens at nine. \xff\x00 " + MARKS) * 4  # 412 bytes
 
 
 def content_of(page: str) -> dict:
-    """The payload, as the page's script finds it."""
+    """Returns the payload, as the page's script reads it."""
     (data,) = re.findall(r'<script type="application/json" id="payload">(.*?)</script>', page)
     return json.loads(data)
 
 
 def weights_of(content: dict, head: dict) -> torch.Tensor:
-    """(watched, memory) as the page stores them."""
+    """Returns the weights (targets, memory) as the page stores them."""
     codes = torch.from_numpy(unpack(head["codes"]))
-    return dequantise(codes, head["largest"]).view(content["watched"], content["memory"])
+    return dequantise(codes, head["log2_largest"]).view(
+        content["num_targets"], content["memory_limit"]
+    )
 
 
 def text_of(content: dict) -> bytes:
@@ -44,86 +48,87 @@ def text_of(content: dict) -> bytes:
 class TestNumbers:
     @settings(deadline=None)
     @given(st.lists(st.floats(width=32, allow_nan=False)))
-    def test_floats_come_back_as_they_were(self, values):
+    def test_floats_survive_packing(self, values):
         array = np.array(values, np.float32)
         assert unpack(pack(torch.from_numpy(array), "float32")).tobytes() == array.tobytes()
 
     @settings(deadline=None)
     @given(st.lists(st.integers(-(2**31), 2**31 - 1)))
-    def test_so_do_whole_numbers(self, values):
+    def test_integers_survive_packing(self, values):
         assert unpack(pack(torch.tensor(values, dtype=torch.int64), "int32")).tolist() == values
 
     @settings(deadline=None)
     @given(st.binary())
-    def test_so_do_bytes(self, data):
+    def test_bytes_survive_packing(self, data):
         packed = pack(torch.tensor(list(data), dtype=torch.uint8), "uint8")
         assert unpack(packed).tobytes() == data
         base64.b64decode(packed["data"], validate=True)
 
     @settings(deadline=None)
     @given(st.lists(st.floats(0, 1, width=32), min_size=1))
-    def test_a_weight_is_right_within_half_a_step(self, values):
+    def test_a_weight_is_within_half_a_step(self, values):
         weights = torch.tensor(values)
         codes, largest = quantise(weights)
         assert codes.dtype == torch.uint8
         stored = dequantise(codes, largest)
-        normal = weights >= 2.0**-126  # the faintest that floats hold in full
+        normal = weights >= 2.0**-126  # the smallest normal float32
         kept = normal & (weights > weights.max() * 2.0**-23.9)
         assert torch.allclose(stored[kept], weights[kept], rtol=WITHIN, atol=0)
         assert (stored[normal & ~kept] <= weights[normal & ~kept] * (1 + WITHIN)).all()
         assert not normal.any() or (stored[weights == 0] == 0).all()
 
-    def test_the_promise_on_the_page_is_kept(self):
+    def test_half_a_step_is_the_precision_on_the_page(self):
         assert 2 ** (STEP / 2) - 1 < WITHIN
 
     @settings(deadline=None)
     @given(st.integers(1, 30_000))
-    def test_the_bands_of_the_overview_cover_each_distance_once(self, memory):
-        edges = overview_edges(memory)
+    def test_the_bands_of_the_overview_cover_each_distance_once(self, limit):
+        edges = overview_edges(limit)
         assert edges[0] == 1
-        assert edges[-1] == memory + 1
+        assert edges[-1] == limit + 1
         assert all(a < b for a, b in pairwise(edges))
 
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
-class TestThePagesNumbers:
+class TestNumbersOfThePage:
     def test_weights_are_the_models(self, heads):
         model = small_model(attention_layers=heads, memory=24)
-        explorer = explore(model, TEXT, watched=50, start=100, segment_length=1)
+        explorer = explore(model, TEXT, targets=50, start=100, segment_length=1)
         content = content_of(explorer.page())
         assert [head["block"] for head in content["heads"]] == list(heads)
-        # The model alone: one byte at a time, so that each query sees a full memory.
-        state, rows = None, {block: [] for block in heads}
+        # One byte at a time, so that each query attends to a full memory.
+        state, expected = None, {block: [] for block in heads}
         with torch.no_grad():
             for byte in TEXT[76:149]:
-                _, state, weights = model(torch.tensor([[byte]]), state, return_attention=True)
+                x = torch.tensor([[byte]])
+                _, state, weights = model.forward_with_attention(x, state)
                 for block in heads:
-                    rows[block].append(weights[block][0, 0].flip(0))  # the own key comes first
+                    expected[block].append(weights[block][0, 0].flip(0))  # the own key first
         for head in content["heads"]:
             stored = weights_of(content, head)
-            for i, row in enumerate(rows[head["block"]][-50:]):
-                assert len(row) == unpack(content["visible"])[i] == 24
-                assert torch.allclose(stored[i], row, rtol=WITHIN, atol=1e-7)
+            for i, own in enumerate(expected[head["block"]][-50:]):
+                assert len(own) == unpack(content["num_visible"])[i] == 24
+                assert torch.allclose(stored[i], own, rtol=WITHIN, atol=1e-7)
             assert (stored.sum(-1) - 1).abs().max() < WITHIN
 
-    def test_what_is_said_of_the_weights_is_so(self, heads):
+    def test_the_summaries_are_those_of_the_weights(self, heads):
         model = small_model(attention_layers=heads)
-        explorer = explore(model, TEXT, watched=30)
+        explorer = explore(model, TEXT, targets=30)
         content = explorer.content
         for head in content["heads"]:
-            weights = explorer.reading.weights[head["block"]]
+            weights = explorer.trace.weights[head["block"]]
             entropy = -torch.special.xlogy(weights, weights).sum(-1)
             assert unpack(head["effective"]) == pytest.approx(entropy.exp().numpy(), rel=1e-4)
             for i in range(30):
-                row = weights[i].cumsum(0)
-                assert row[unpack(head["median"])[i] - 1] >= 0.5 - 1e-6
-                assert row[unpack(head["reach"])[i] - 1] >= 0.9 - 1e-6
-            bands = len(content["edges"]) - 1
+                within = weights[i].cumsum(0)
+                assert within[unpack(head["median"])[i] - 1] >= 0.5 - 1e-6
+                assert within[unpack(head["reach"])[i] - 1] >= 0.9 - 1e-6
+            bands = len(content["overview_edges"]) - 1
             assert unpack(head["mass"]).reshape(30, bands).sum(-1) == pytest.approx(1, abs=1e-5)
 
 
 class TestThePage:
-    def test_it_names_no_host_and_holds_no_raw_text(self):
+    def test_it_names_no_host_and_contains_no_raw_text(self):
         explorer = explore(small_model(), TEXT, name="</title><script>alert(1)</script>")
         for page in (explorer.page(), explorer._repr_html_()):
             assert not re.search(r"https?:|src=[\"']?/|@import|url\(", page.replace("&quot;", '"'))
@@ -132,42 +137,44 @@ class TestThePage:
         assert "<iframe" not in explorer.page()
         assert "<script>alert" not in html_around(explorer.page())
 
-    def test_a_name_that_is_no_utf8_is_no_trouble(self, tmp_path):
+    def test_a_name_may_be_invalid_utf8(self, tmp_path):
         explorer = explore(small_model(), b"hello " * 5, name="caf\udce9")
         assert explorer.save(tmp_path / "page.html").read_text("utf-8")
 
     def test_bytes_bits_and_guesses(self):
         model = small_model()
-        explorer = explore(model, TEXT, watched=40)
+        explorer = explore(model, TEXT, targets=40)
         content = content_of(explorer.page())
         assert text_of(content) == TEXT[:64]
-        assert (content["first"], content["watched"]) == (24, 40)
-        assert np.array_equal(unpack(content["bits"]), explorer.reading.bits, equal_nan=True)
-        chances = unpack(content["chances"]).reshape(40, -1)
-        likely = unpack(content["likely"]).reshape(40, -1)
+        assert (content["first"], content["num_targets"]) == (24, 40)
+        assert np.array_equal(unpack(content["bits"]), explorer.trace.bits, equal_nan=True)
+        probabilities = unpack(content["guess_probabilities"]).reshape(40, -1)
+        guesses = unpack(content["guesses"]).reshape(40, -1)
         for i in range(40):
-            expected = explorer.reading.probabilities[i]
-            assert likely[i, 0] == expected.argmax()
-            assert chances[i] == pytest.approx(expected[likely[i].tolist()].numpy())
+            expected = explorer.trace.probabilities[i]
+            assert guesses[i, 0] == expected.argmax()
+            assert probabilities[i] == pytest.approx(expected[guesses[i].tolist()].numpy())
 
     @pytest.mark.parametrize("heads", [(1,), (0, 2)])
-    def test_a_small_page_holds_the_last_bytes_and_says_so(self, heads):
+    def test_a_small_page_drops_the_first_targets_and_says_so(self, heads):
         model = small_model(memory=300, attention_layers=heads)
         text = torch.randint(256, (1000,), generator=torch.Generator().manual_seed(3))
         data = bytes(text.tolist())
-        whole = explore(model, data, watched=600)
+        whole = explore(model, data, targets=600)
         size = len(whole.page().encode()) / 1e6
         limit = 0.6 * size
-        small = explore(model, data, watched=600, megabytes=limit)
+        small = explore(model, data, targets=600, megabytes=limit)
         assert 0.5 * size < len(small.page().encode()) / 1e6 <= limit
-        kept = small.content["watched"]
+        kept = small.content["num_targets"]
         dropped = 600 - kept
         assert 0 < kept < 600
-        assert any(f"first {dropped:,} of 600 watched" in note for note in small.content["notes"])
+        assert any(
+            f"first {dropped:,} of 600 target bytes" in note for note in small.content["notes"]
+        )
         assert not any("dropped" in note for note in whole.content["notes"])
-        # What is left belongs to the last bytes.
-        first, begin = small.content["first"], small.content["begin"]
-        assert 0 <= begin < kept
+        # The remaining data belong to the last bytes.
+        first = small.content["first"]
+        assert 0 <= small.content["initial_target"] < kept
         assert text_of(small.content)[first:] == data[900 - kept : 900]
         assert text_of(small.content)[:first] == data[900 - kept - 300 : 900 - kept]
         assert np.array_equal(
@@ -176,13 +183,42 @@ class TestThePage:
         for new, old in zip(small.content["heads"], whole.content["heads"], strict=True):
             expected = weights_of(whole.content, old)[dropped:]
             assert torch.allclose(weights_of(small.content, new), expected, rtol=2.1 * WITHIN)
-            for name in ("top", "chance", "spread", "bands", "mass"):
+            for name in ("top", "random", "random_std", "by_band", "mass"):
                 columns = len(unpack(old[name])) // 600
                 expected = unpack(old[name]).reshape(600, columns)[dropped:]
                 assert np.array_equal(unpack(new[name]).reshape(kept, columns), expected)
 
-    def test_too_small_a_page(self):
-        with pytest.raises(InputError, match=r"needs 0\.\d+ MB for a single byte"):
+    @pytest.mark.parametrize("name", ["model", "</title>&<b>", "naïve 😀", "caf\udce9"])
+    def test_its_size_is_known_without_building_it(self, monkeypatch, name):
+        explorer = explore(small_model(), TEXT, targets=20, name=name)
+        size = len(explorer.page().encode())
+        monkeypatch.setattr(sharnn.analysis.page, "page", None)
+        monkeypatch.setattr(sharnn.analysis.explorer, "page", None)
+        assert explorer.size == size
+        assert repr(explorer).endswith(f"20 targets, memory_limit 24, {size / 1e6:.1f} MB)")
+
+    def test_the_shell_is_built_once_however_many_sizes_are_tried(self, monkeypatch):
+        model = small_model(memory=300)
+        data = bytes(
+            torch.randint(256, (1000,), generator=torch.Generator().manual_seed(3)).tolist()
+        )
+        trace = trace_attention(model, data, targets=600)
+        shells, sizes = [], []
+        shell, to_json = sharnn.analysis.page._shell, sharnn.analysis.page._to_json
+        monkeypatch.setattr(
+            sharnn.analysis.page, "_shell", lambda title: shells.append(title) or shell(title)
+        )
+        monkeypatch.setattr(
+            sharnn.analysis.page, "_to_json", lambda c: sizes.append(c) or to_json(c)
+        )
+        explorer = Explorer(model, trace, megabytes=0.12)
+        assert len(sizes) > 2
+        assert len(shells) == 1
+        monkeypatch.undo()
+        assert len(explorer.page().encode()) <= 120_000
+
+    def test_a_maximum_size_below_one_target(self):
+        with pytest.raises(InputError, match=r"needs 0\.\d+ MB for a single target"):
             explore(small_model(), TEXT, megabytes=0.01)
 
     def test_it_is_saved_whole_or_not_at_all(self, tmp_path):
@@ -197,63 +233,63 @@ class TestThePage:
     def test_a_text_of_two_bytes(self):
         explorer = explore(small_model(), b"ab")
         content = explorer.content
-        assert (content["watched"], content["first"], content["begin"]) == (1, 1, 0)
-        assert unpack(content["visible"]).tolist() == [1]
+        assert (content["num_targets"], content["first"], content["initial_target"]) == (1, 1, 0)
+        assert unpack(content["num_visible"]).tolist() == [1]
         assert weights_of(content, content["heads"][0])[0].tolist() == [1.0] + 23 * [0.0]
-        assert explorer.bits_lost(0, count=5).removed == 1
+        assert explorer.ablate(0, count=5).removed == 1
 
-    def test_a_memory_of_one(self):
-        content = explore(small_model(), b"abcd", memory=1).content
-        assert content["edges"] == [1, 2]
+    def test_a_memory_limit_of_one(self):
+        content = explore(small_model(), b"abcd", memory_limit=1).content
+        assert content["overview_edges"] == [1, 2]
         assert weights_of(content, content["heads"][0]).flatten().tolist() == [1.0, 1.0, 1.0]
 
     def test_a_text_shorter_than_the_memory(self):
         content = explore(small_model(memory=200), TEXT[:50]).content
         assert text_of(content) == TEXT[:50]
-        assert (content["memory"], content["watched"]) == (200, 49)
-        assert unpack(content["visible"]).tolist() == list(range(1, 50))
-        assert content["cuts"][-1] == 201
+        assert (content["memory_limit"], content["num_targets"]) == (200, 49)
+        assert unpack(content["num_visible"]).tolist() == list(range(1, 50))
+        assert content["band_edges"][-1] == 201
 
-    def test_without_a_head_there_is_nothing_to_show(self):
+    def test_a_model_without_a_head_is_an_error(self):
         with pytest.raises(InputError, match="no head"):
             explore(small_model(attention_layers=()), b"hello")
 
 
 def html_around(page: str) -> str:
-    """The page without its payload."""
+    """Returns the page without its payload."""
     return re.sub(r'id="payload">.*?</script>', "", page)
 
 
 @pytest.fixture(scope="module")
 def explorer():
-    return explore(small_model(attention_layers=(0, 2)), TEXT, watched=30)
+    return explore(small_model(attention_layers=(0, 2)), TEXT, targets=30)
 
 
-class TestBitsLost:
+class TestAblate:
     def test_by_count_and_by_distance(self, explorer):
-        weights = explorer.reading.weights[2][4]
-        loss = explorer.bits_lost(4, count=3, block=2)
-        assert (loss.removed, loss.weight) == (3, pytest.approx(weights.topk(3).values.sum()))
-        loss = explorer.bits_lost(4, between=(2, 5))
-        assert (loss.removed, explorer.bits_lost(4, between=(2, 5), block=0)) == (4, loss)
-        everything = explorer.bits_lost(4, count=10**30)
-        assert everything == explorer.bits_lost(4, between=(1, 10**30))
+        weights = explorer.trace.weights[2][4]
+        result = explorer.ablate(4, count=3, block=2)
+        assert (result.removed, result.weight) == (3, pytest.approx(weights.topk(3).values.sum()))
+        result = explorer.ablate(4, between=(2, 5))
+        assert (result.removed, explorer.ablate(4, between=(2, 5), block=0)) == (4, result)
+        everything = explorer.ablate(4, count=10**30)
+        assert everything == explorer.ablate(4, between=(1, 10**30))
         assert everything.weight == pytest.approx(1)
         assert everything.bits == pytest.approx(everything.random)
 
-    def test_the_page_says_the_same(self, explorer):
+    def test_the_page_holds_the_same_numbers(self, explorer):
         content = explorer.content
         for head in content["heads"]:
             top = unpack(head["top"]).reshape(30, -1)
-            for place, count in enumerate(content["counts"]):
-                loss = explorer.bits_lost(4, count=count, block=head["block"])
-                assert loss.bits == pytest.approx(top[4, place], abs=1e-4)
+            for column, count in enumerate(content["counts"]):
+                result = explorer.ablate(4, count=count, block=head["block"])
+                assert result.bits == pytest.approx(top[4, column], abs=1e-4)
 
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"byte": 30, "count": 1},
-            {"byte": -1, "count": 1},
+            {"target": 30, "count": 1},
+            {"target": -1, "count": 1},
             {"count": 1, "block": 1},
             {},
             {"count": 1, "between": (1, 2)},
@@ -264,130 +300,130 @@ class TestBitsLost:
             {"count": 1, "draws": 1},
         ],
     )
-    def test_bad_questions_get_one_line(self, explorer, wrong):
+    def test_invalid_arguments_get_one_line(self, explorer, wrong):
         with pytest.raises(InputError) as caught:
-            explorer.bits_lost(wrong.pop("byte", 3), **wrong)
+            explorer.ablate(wrong.pop("target", 3), **wrong)
         assert "\n" not in str(caught.value)
 
 
 class TestLive:
     @pytest.fixture
     def live(self):
-        return LiveExplorer(explore(small_model(attention_layers=(0, 2)), TEXT, watched=30))
+        return LiveExplorer(explore(small_model(attention_layers=(0, 2)), TEXT, targets=30))
 
-    def test_the_page_comes_first(self, live):
-        assert live.answer({"what": "page"}) == {"what": "page", "page": live.explorer.page()}
-        hello = live.answer({"what": "hello", "sharnn": "ask"})
-        assert (hello["what"], hello["memory"]) == ("hello", 24)
+    def test_the_first_requests(self, live):
+        assert live.respond({"type": "page"}) == {"type": "page", "page": live.explorer.page()}
+        hello = live.respond({"type": "hello", "sharnn": "request"})
+        assert (hello["type"], hello["memory_limit"]) == ("hello", 24)
 
-    def test_it_reads_what_was_typed(self, live):
+    def test_it_traces_a_new_text(self, live):
         text = "naïve café\n" * 4
-        answer = live.answer({"what": "read", "text": text, "memory": 10})
-        assert (answer["what"], answer["text"]) == ("reading", "")
-        content = json.loads(json.dumps(answer["payload"]))
+        response = live.respond({"type": "trace", "text": text, "memory_limit": 10})
+        assert (response["type"], response["text"]) == ("trace", "")
+        content = json.loads(json.dumps(response["payload"]))
         assert text_of(content) == text.encode()
-        assert (content["memory"], content["watched"]) == (10, len(text.encode()) - 1)
-        assert live.explorer.content == content, "the next questions are about this text"
-        expected = read(live.explorer.model, text.encode(), memory=10).weights[2]
+        assert (content["memory_limit"], content["num_targets"]) == (10, len(text.encode()) - 1)
+        assert live.explorer.content == content, "the next requests are about this text"
+        expected = trace_attention(live.explorer.model, text.encode(), memory_limit=10).weights[2]
         assert torch.allclose(weights_of(content, content["heads"][1]), expected, rtol=WITHIN)
 
-    def test_of_a_long_text_the_end(self, live):
-        answer = live.answer({"what": "read", "text": "abcdefg" * 200, "memory": 10})
-        content = answer["payload"]
-        assert (content["first"], content["watched"]) == (10, 1024)
+    def test_the_end_of_a_long_text_can_be_selected(self, live):
+        response = live.respond({"type": "trace", "text": "abcdefg" * 200, "memory_limit": 10})
+        content = response["payload"]
+        assert (content["first"], content["num_targets"]) == (10, 1024)
         assert text_of(content) == (b"abcdefg" * 200)[-1034:]
-        assert answer["text"] == "Of 1,400 bytes the last 1,024 can be chosen."
+        assert response["text"] == "Of 1,400 bytes, the last 1,024 can be selected."
 
-    def test_half_a_character_is_read_as_its_bytes(self, live):
-        answer = live.answer({"what": "read", "text": "a\ud83d", "memory": 10})
-        assert text_of(answer["payload"]) == b"a\xed\xa0\xbd"
+    def test_half_a_surrogate_pair_is_read_as_its_bytes(self, live):
+        response = live.respond({"type": "trace", "text": "a\ud83d", "memory_limit": 10})
+        assert text_of(response["payload"]) == b"a\xed\xa0\xbd"
 
-    def test_it_removes_what_it_is_told(self, live):
-        question = {"what": "remove", "block": 2, "chosen": 7}
-        answer = live.answer({**question, "count": 5, "nearest": None, "farthest": None})
-        loss = live.explorer.bits_lost(7, count=5, block=2)
-        assert (answer["what"], answer["block"], answer["chosen"]) == ("removed", 2, 7)
-        assert answer["text"] == in_words("the 5 most attended", loss)
-        assert f"{loss.bits:+.3f} bits" in answer["text"]
-        answer = live.answer({**question, "count": None, "nearest": 2, "farthest": 9})
-        loss = live.explorer.bits_lost(7, between=(2, 9), block=2)
-        assert answer["text"] == in_words("the 8 from 2 to 9 back", loss)
+    def test_it_removes_the_requested_positions(self, live):
+        request = {"type": "ablate", "block": 2, "target": 7}
+        response = live.respond({**request, "count": 5, "nearest": None, "farthest": None})
+        result = live.explorer.ablate(7, count=5, block=2)
+        assert (response["type"], response["block"], response["target"]) == ("ablation", 2, 7)
+        assert response["text"] == describe("the 5 most attended positions", result)
+        assert f"{result.bits:+.3f} bits" in response["text"]
+        response = live.respond({**request, "count": None, "nearest": 2, "farthest": 9})
+        result = live.explorer.ablate(7, between=(2, 9), block=2)
+        assert response["text"] == describe("the positions from 2 to 9 bytes back", result)
 
-    def test_where_the_page_dropped_bytes_its_own_count(self):
+    def test_targets_are_counted_from_the_first_one_on_the_page(self):
         model = small_model(memory=300)
         data = bytes(torch.randint(256, (1000,)).tolist())
-        reading = read(model, data, watched=600)
-        explorer = Explorer(model, reading, megabytes=0.2)
-        dropped = 600 - explorer.content["watched"]
+        trace = trace_attention(model, data, targets=600)
+        explorer = Explorer(model, trace, megabytes=0.2)
+        dropped = 600 - explorer.content["num_targets"]
         assert dropped > 0
         live = LiveExplorer(explorer)
-        answer = live.answer({"what": "remove", "block": 1, "chosen": 3, "count": 4})
-        loss = explorer.bits_lost(dropped + 3, count=4)
+        response = live.respond({"type": "ablate", "block": 1, "target": 3, "count": 4})
+        result = explorer.ablate(dropped + 3, count=4)
         assert (
-            f"{loss.bits:+.3f} bits; without as many at random: {loss.random:+.3f}"
-            in answer["text"]
+            f"{result.bits:+.3f} bits. Without 4 random positions: {result.random:+.3f}"
+            in response["text"]
         )
-        beyond = {"what": "remove", "block": 1, "chosen": 600 - dropped, "count": 4}
-        assert live.answer(beyond)["what"] == "problem"
-        assert live.answer({**beyond, "chosen": -1})["what"] == "problem"
+        beyond = {"type": "ablate", "block": 1, "target": 600 - dropped, "count": 4}
+        assert live.respond(beyond)["type"] == "error"
+        assert live.respond({**beyond, "target": -1})["type"] == "error"
 
     @pytest.mark.parametrize(
-        "question",
+        "invalid",
         [
             {},
-            {"what": None},
-            {"what": "dance"},
-            {"what": ["page"]},
-            {"what": "read"},
-            {"what": "read", "text": "hello"},
-            {"what": "read", "text": "hello", "memory": 0},
-            {"what": "read", "text": "hello", "memory": -5},
-            {"what": "read", "text": "hello", "memory": 1.5},
-            {"what": "read", "text": "hello", "memory": "9"},
-            {"what": "read", "text": "hello", "memory": True},
-            {"what": "read", "text": "hello", "memory": None},
-            {"what": "read", "text": "hello", "memory": 10**9},
-            {"what": "read", "text": "", "memory": 9},
-            {"what": "read", "text": "a", "memory": 9},
-            {"what": "read", "text": 7, "memory": 9},
-            {"what": "read", "memory": 9},
-            {"what": "read", "text": "a" * 1_000_001, "memory": 9},
-            {"what": "remove"},
-            {"what": "remove", "block": 0, "chosen": 3},
-            {"what": "remove", "block": 1, "chosen": 3, "count": 1},
-            {"what": "remove", "block": None, "chosen": 3, "count": 1},
-            {"what": "remove", "block": 0, "chosen": 30, "count": 1},
-            {"what": "remove", "block": 0, "chosen": -1, "count": 1},
-            {"what": "remove", "block": 0, "chosen": None, "count": 1},
-            {"what": "remove", "block": 0, "chosen": 3, "count": 0},
-            {"what": "remove", "block": 0, "chosen": 3, "count": 1.5},
-            {"what": "remove", "block": 0, "chosen": 3, "count": "many"},
-            {"what": "remove", "block": 0, "chosen": 3, "nearest": 1},
-            {"what": "remove", "block": 0, "chosen": 3, "nearest": 5, "farthest": 2},
-            {"what": "remove", "block": 0, "chosen": 3, "nearest": 0, "farthest": 2},
-            {"what": "remove", "block": 0, "chosen": 3, "nearest": 100, "farthest": 200},
+            {"type": None},
+            {"type": "dance"},
+            {"type": ["page"]},
+            {"type": "trace"},
+            {"type": "trace", "text": "hello"},
+            {"type": "trace", "text": "hello", "memory_limit": 0},
+            {"type": "trace", "text": "hello", "memory_limit": -5},
+            {"type": "trace", "text": "hello", "memory_limit": 1.5},
+            {"type": "trace", "text": "hello", "memory_limit": "9"},
+            {"type": "trace", "text": "hello", "memory_limit": True},
+            {"type": "trace", "text": "hello", "memory_limit": None},
+            {"type": "trace", "text": "hello", "memory_limit": 10**9},
+            {"type": "trace", "text": "", "memory_limit": 9},
+            {"type": "trace", "text": "a", "memory_limit": 9},
+            {"type": "trace", "text": 7, "memory_limit": 9},
+            {"type": "trace", "memory_limit": 9},
+            {"type": "trace", "text": "a" * 1_000_001, "memory_limit": 9},
+            {"type": "ablate"},
+            {"type": "ablate", "block": 0, "target": 3},
+            {"type": "ablate", "block": 1, "target": 3, "count": 1},
+            {"type": "ablate", "block": None, "target": 3, "count": 1},
+            {"type": "ablate", "block": 0, "target": 30, "count": 1},
+            {"type": "ablate", "block": 0, "target": -1, "count": 1},
+            {"type": "ablate", "block": 0, "target": None, "count": 1},
+            {"type": "ablate", "block": 0, "target": 3, "count": 0},
+            {"type": "ablate", "block": 0, "target": 3, "count": 1.5},
+            {"type": "ablate", "block": 0, "target": 3, "count": "many"},
+            {"type": "ablate", "block": 0, "target": 3, "nearest": 1},
+            {"type": "ablate", "block": 0, "target": 3, "nearest": 5, "farthest": 2},
+            {"type": "ablate", "block": 0, "target": 3, "nearest": 0, "farthest": 2},
+            {"type": "ablate", "block": 0, "target": 3, "nearest": 100, "farthest": 200},
         ],
         ids=str,
     )
-    def test_a_bad_question_gets_a_line(self, live, question):
+    def test_an_invalid_request_gets_a_line(self, live, invalid):
         before = live.explorer
-        answer = live.answer(question)
-        assert (answer["what"], answer["about"]) == ("problem", question.get("what"))
-        assert answer["text"]
-        assert "\n" not in answer["text"]
+        response = live.respond(invalid)
+        assert (response["type"], response["request"]) == ("error", invalid.get("type"))
+        assert response["text"]
+        assert "\n" not in response["text"]
         assert live.explorer is before
 
-    def test_what_fails_within_is_told_and_raised(self, live, monkeypatch):
+    def test_a_failure_is_sent_and_raised(self, live, monkeypatch):
         sent = []
         monkeypatch.setattr(live.widget, "send", sent.append)
-        live._receive({"what": "hello"})
-        monkeypatch.setattr(live, "answer", lambda question: 1 / 0)
+        live._receive({"type": "hello"})
+        monkeypatch.setattr(live, "respond", lambda request: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            live._receive({"what": "read"})
-        assert [answer["what"] for answer in sent] == ["hello", "problem"]
-        assert sent[1]["about"] == "read"
+            live._receive({"type": "trace"})
+        assert [response["type"] for response in sent] == ["hello", "error"]
+        assert sent[1]["request"] == "trace"
 
-    def test_it_shows_itself_with_and_without_a_kernel(self, live):
+    def test_it_displays_itself_with_and_without_a_kernel(self, live):
         data, _ = live._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in data
         assert data["text/html"] == live.explorer._repr_html_()
@@ -410,13 +446,13 @@ class TestCommand:
         words = f"attention {folder}/model.safetensors --data {folder}/text --out {out}"
         assert main([*words.split(), "--watched", "60", "--start", "100", "--memory", "20"]) == 0
         content = content_of(out.read_text("utf-8"))
-        assert (content["memory"], content["watched"]) == (20, 60)
+        assert (content["memory_limit"], content["num_targets"]) == (20, 60)
         assert text_of(content) == TEXT[80:160]
         printed = capsys.readouterr().out.splitlines()
         assert printed == [f"{out}: {out.stat().st_size / 1e6:.1f} MB", *content["notes"]]
         assert list(tmp_path.iterdir()) == [out]
 
-    def test_and_a_survey(self, folder, tmp_path, capsys):
+    def test_it_also_writes_the_statistics(self, folder, tmp_path, capsys):
         out, figure = tmp_path / "page.html", tmp_path / "survey.png"
         words = f"attention {folder}/model.safetensors --data {folder}/text --out {out}"
         assert main([*words.split(), "--survey", str(figure)]) == 0
@@ -454,7 +490,7 @@ class TestCommand:
             "model.safetensors --data text --out x.html --device mars",
         ],
     )
-    def test_bad_input_gets_one_line_and_leaves_nothing(self, folder, monkeypatch, capfd, line):
+    def test_invalid_input_gets_one_line_and_leaves_nothing(self, folder, monkeypatch, capfd, line):
         monkeypatch.chdir(folder)
         before = {path: path.read_bytes() for path in folder.iterdir()}
         assert main(["attention", *line.split()]) == 2

@@ -1,4 +1,4 @@
-"""The explorer in a real JupyterLab: shown in an output, and live with a kernel behind it."""
+"""The explorer in a real JupyterLab: displayed in an output, and live with a kernel."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from playwright.sync_api import FrameLocator, Page, expect
 
 import sharnn
 from browser import needs_browser, open_browser
-from sharnn.analysis.live import in_words
+from sharnn.analysis.live import describe
 from small import small_model
 
 pytestmark = [
@@ -24,16 +24,16 @@ pytestmark = [
 
 TEXT = "The café at the corner <b>opens</b> at nine.\n" * 6
 FRAME = 'iframe[title="Attention explorer"]'
-PATIENCE = 60_000  # milliseconds
+TIMEOUT = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model, a text, and the notebooks that show them."""
+    """A folder with a model, a text, and the notebooks that display them."""
     folder = tmp_path_factory.mktemp("lab")
     sharnn.save(small_model(memory=60), folder / "model.safetensors")
     (folder / "text").write_text(TEXT, encoding="utf-8")
-    explore = 'import sharnn\nexplorer = sharnn.explore("model.safetensors", "text", watched=100)'
+    explore = 'import sharnn\nexplorer = sharnn.explore("model.safetensors", "text", targets=100)'
     write_notebook(folder / "shown.ipynb", f"{explore}\nexplorer")
     live = f"{explore}\nlive = sharnn.LiveExplorer(explorer)\nlive"
     write_notebook(folder / "live.ipynb", live)
@@ -55,7 +55,7 @@ def write_notebook(path, *cells):
 
 @pytest.fixture(scope="module")
 def lab(folder, tmp_path_factory):
-    """The address of a running JupyterLab that knows nothing of its user's settings."""
+    """The address of a running JupyterLab without any user settings."""
     home = tmp_path_factory.mktemp("home")
     own = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     environment = {**os.environ, **dict.fromkeys(own, str(home)), "OMP_NUM_THREADS": "1"}
@@ -91,7 +91,7 @@ def lab(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with open_browser() as browser:
         yield browser
     expect.set_options(timeout=5000)  # Playwright's own
@@ -101,14 +101,14 @@ def browser():
 def open_notebook(browser, lab):
     """Opens a notebook, runs all its cells, and waits for the explorer that appears."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
-    context.set_default_timeout(PATIENCE)
-    asked = []
+    context.set_default_timeout(TIMEOUT)
+    requests = []
 
     def route(route):
         if route.request.url.startswith((lab, "data:", "blob:", "ws://127.0.0.1")):
             route.continue_()
         else:
-            asked.append(route.request.url)
+            requests.append(route.request.url)
             route.abort()
 
     context.route("**/*", route)
@@ -129,7 +129,7 @@ def open_notebook(browser, lab):
 
     yield start
     context.close()
-    assert asked == [], "nobody but JupyterLab is asked"
+    assert requests == [], "only JupyterLab receives requests"
 
 
 def shown(page) -> FrameLocator:
@@ -137,23 +137,23 @@ def shown(page) -> FrameLocator:
 
 
 def inside(page, expression: str):
-    """What an expression is in the explorer's own page."""
+    """Evaluates an expression in the explorer's own page."""
     return shown(page).locator("body").evaluate(f"() => {expression}")
 
 
-def test_an_explorer_is_shown_in_an_output(open_notebook):
+def test_an_explorer_is_displayed_in_an_output(open_notebook):
     page = open_notebook("shown")
     frame = shown(page)
-    assert frame.locator("#live").is_hidden(), "nobody would answer"
+    assert frame.locator("#live").is_hidden(), "there is no kernel"
     assert frame.locator("#ask").is_hidden()
-    assert inside(page, "sharnn.reading.watched") == 100
-    frame.locator("#watched .glyph").first.click()
+    assert inside(page, "sharnn.trace.numTargets") == 100
+    frame.locator("#targets .glyph").first.click()
     expect(frame.locator("#byte")).to_contain_text("é (byte")
-    # The frame is as high as its page.
+    # The frame has the height of its page.
     heights = "[innerHeight, document.body.scrollHeight]"
-    own, wanted = inside(page, heights)
-    assert wanted <= own < wanted + 50
-    # It follows JupyterLab's theme.
+    frame_height, page_height = inside(page, heights)
+    assert page_height <= frame_height < page_height + 50
+    # It follows the theme of JupyterLab.
     assert inside(page, "document.documentElement.dataset.theme") == "light"
     theme = (
         "void jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })"
@@ -164,68 +164,70 @@ def test_an_explorer_is_shown_in_an_output(open_notebook):
     expect(frame.locator("html")).to_have_attribute("data-theme", "light")
 
 
-def test_a_live_explorer_answers(open_notebook, folder):
+def test_a_live_explorer_responds(open_notebook, folder):
     page = open_notebook("live")
     frame = shown(page)
-    explorer = sharnn.explore(folder / "model.safetensors", folder / "text", watched=100)
+    explorer = sharnn.explore(folder / "model.safetensors", folder / "text", targets=100)
 
     # Remove positions.
     frame.locator("#ask").wait_for()
-    frame.locator("#watched .glyph").first.click()
+    frame.locator("#targets .glyph").first.click()
     chosen = inside(page, "sharnn.chosen")
     frame.locator("#ask-count").fill("5")
     frame.locator("button[name=count]").click()
-    loss = explorer.bits_lost(chosen, count=5)
-    expect(frame.locator("#answer")).to_have_text(in_words("the 5 most attended", loss))
+    result = explorer.ablate(chosen, count=5)
+    expect(frame.locator("#answer")).to_have_text(describe("the 5 most attended positions", result))
     frame.locator("#ask-near").fill("3")
     frame.locator("#ask-far").fill("20")
     frame.locator("button[name=range]").click()
-    loss = explorer.bits_lost(chosen, between=(3, 20))
-    expect(frame.locator("#answer")).to_have_text(in_words("the 18 from 3 to 20 back", loss))
+    result = explorer.ablate(chosen, between=(3, 20))
+    expect(frame.locator("#answer")).to_have_text(
+        describe("the positions from 3 to 20 bytes back", result)
+    )
     frame.locator("#ask-count").fill("0")
     frame.locator("#ask-count").press("Enter")
     expect(frame.locator("#answer")).to_have_text("count must be at least 1, got 0")
-    frame.locator("#watched").press("ArrowRight")
+    frame.locator("#targets").press("ArrowRight")
     expect(frame.locator("#answer")).to_have_text("")
 
-    # Read another text.
+    # Trace another text.
     text = "Ein ganz anderer Text: schön & <i>gut</i>.\n" * 3
     frame.locator("#live-text").fill(text)
     frame.locator("#live-memory").fill("0")
-    frame.get_by_role("button", name="Read it").click()
+    frame.locator("#live button").click()
     expect(frame.locator("#live-status")).to_have_text(
-        "memory must be a whole number from 1 to 20,000"
+        "the memory limit must be a whole number from 1 to 20,000"
     )
     frame.locator("#live-memory").fill("50")
-    frame.get_by_role("button", name="Read it").click()
+    frame.locator("#live button").click()
     expect(frame.locator("#about")).to_contain_text("a memory of 50 positions")
-    expect(frame.locator("#watched")).to_contain_text("n & <i>gut</i>.")
+    expect(frame.locator("#targets")).to_contain_text("n & <i>gut</i>.")
     expect(frame.locator("#live-status")).to_have_text("")
-    assert inside(page, "[...sharnn.analysis.trace.bytes]") == list(text.encode())
+    assert inside(page, "[...sharnn.trace.bytes]") == list(text.encode())
 
-    # The questions are about the new text now.
-    frame.locator("#watched").press("Home")
-    frame.locator("#watched").press("PageDown")
+    # Requests are about the new text now.
+    frame.locator("#targets").press("Home")
+    frame.locator("#targets").press("PageDown")
     frame.locator("#ask-count").fill("4")
     frame.locator("button[name=count]").click()
-    new = sharnn.explore(load(folder), text.encode(), memory=50)
-    words = in_words("the 4 most attended", new.bits_lost(64, count=4))
-    expect(frame.locator("#answer")).to_have_text(words)
+    new = sharnn.explore(load(folder), text.encode(), memory_limit=50)
+    sentence = describe("the 4 most attended positions", new.ablate(64, count=4))
+    expect(frame.locator("#answer")).to_have_text(sentence)
 
-    # A page that starts anew, as JupyterLab makes it when it moves a cell, shows the new text too.
+    # A page that is loaded again, as when JupyterLab moves a cell, shows the new text too.
     page.locator(FRAME).evaluate("frame => frame.after(frame)")
     expect(frame.locator("#live-text")).to_have_value("")
     expect(frame.locator("#about")).to_contain_text("a memory of 50 positions")
-    expect(frame.locator("#watched")).to_contain_text("n & <i>gut</i>.")
+    expect(frame.locator("#targets")).to_contain_text("n & <i>gut</i>.")
 
 
-def test_a_second_view_leaves_the_first_as_it_is(open_notebook):
+def test_a_second_view_does_not_disturb_the_first(open_notebook):
     page = open_notebook("twice")
     first, second = page.locator(f".jp-OutputArea-output {FRAME}").all()
     for view in (first, second):
         view.content_frame.locator("#ask").wait_for()
     first.content_frame.locator("#live-text").fill("Both views show what was read.")
-    first.content_frame.get_by_role("button", name="Read it").click()
+    first.content_frame.locator("#live button").click()
     for view in (first, second):
-        expect(view.content_frame.locator("#watched")).to_contain_text("oth views show")
+        expect(view.content_frame.locator("#targets")).to_contain_text("oth views show")
     assert first.content_frame.locator("#live-text").input_value() != ""

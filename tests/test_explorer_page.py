@@ -1,4 +1,4 @@
-"""The explorer's page in a real browser, from one file and without a network."""
+"""The explorer's page in a real browser, from a single file and without a network."""
 
 import html
 import re
@@ -24,7 +24,7 @@ HOSTILE = (
     "abc\u202edef \u2066x \ufeff \u00a0 \u200b \u0301e \u115f \U000e0001"
     " 😀 سلام 漢字 é\x00\x07\x7f\r\n"
 ).encode() + b"\xff\xc3\x28\xe2\x82 \xf0\x9f\n"
-# Room for a machine that does something else at the same time.
+# Three times the promised limits, for machines that do other work at the same time.
 FIRST_PAINT = 3 * 1000  # milliseconds
 SELECTION = 3 * 50
 
@@ -37,7 +37,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def model():
-    """A model with a head that makes differences."""
+    """A model whose heads have clear preferences."""
     model = small_model(memory=120, attention_layers=(0, 1))
     with torch.no_grad():
         for block in (0, 1):
@@ -48,15 +48,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def plain(model, tmp_path_factory):
-    """An explorer of a text of short lines, and its page."""
-    explorer = explore(model, PLAIN, watched=300)
+    """An explorer for a text of short lines, and the path of its page."""
+    explorer = explore(model, PLAIN, targets=300)
     return explorer, explorer.save(tmp_path_factory.mktemp("plain") / "page.html")
 
 
 @pytest.fixture
 def show(browser):
-    """Opens a page with the network cut; whatever goes wrong in it fails the test."""
-    contexts, wrong = [], []
+    """Opens a page without a network. Any message, error or request of the page fails the test."""
+    contexts, problems = [], []
 
     def open_page(path, ready=True, script="", **options):
         options = {"viewport": {"width": 1200, "height": 900}, **options}
@@ -64,9 +64,9 @@ def show(browser):
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(script)
-        page.on("console", lambda m: wrong.append(m.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: r.url == path.as_uri() or wrong.append(r.url))
+        page.on("console", lambda m: problems.append(m.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: r.url == path.as_uri() or problems.append(r.url))
         page.goto(path.as_uri())
         if ready:
             page.locator("body[data-ready]").wait_for()
@@ -75,7 +75,7 @@ def show(browser):
     yield open_page
     for context in contexts:
         context.close()
-    assert wrong == []
+    assert problems == []
 
 
 def chosen(page) -> int:
@@ -83,7 +83,7 @@ def chosen(page) -> int:
 
 
 def cell(page, pane: str, index: int):
-    """The box of a byte, after scrolling to it."""
+    """Scrolls a pane to a byte and returns the element of its cell."""
     handle = page.evaluate_handle(
         f"(sharnn.{pane}.show({index}), sharnn.{pane}.cell({index}))"
     ).as_element()
@@ -102,13 +102,13 @@ class TestNumbers:
                 page.select_option("#head", label=str(block))
             assert page.evaluate("sharnn.head.block") == block
             weights = page.evaluate(
-                "Array.from({ length: sharnn.analysis.trace.watched },"
+                "Array.from({ length: sharnn.trace.numTargets },"
                 " (_, i) => [...sharnn.head.weights(i)])"
             )
-            expected = explorer.reading.weights[block]
+            expected = explorer.trace.weights[block]
             assert torch.allclose(torch.tensor(weights), expected, rtol=0.0334, atol=1e-7)
 
-    def test_what_is_said_and_drawn_follows_the_head(self, show, tmp_path):
+    def test_texts_and_tables_follow_the_selected_head(self, show, tmp_path):
         explorer = explore(small_model(memory=40, attention_layers=(0, 1, 2)), PLAIN[:150])
         page = show(explorer.save(tmp_path / "page.html"))
         seen = set()
@@ -116,74 +116,74 @@ class TestNumbers:
             page.select_option("#head", label=str(block))
             page.evaluate("sharnn.choose(100)")
             table = page.locator("#by-count").inner_text()
-            loss = explorer.bits_lost(100, count=4, block=block)
-            sign = "+" if loss.bits > 0 else "\N{MINUS SIGN}"
-            assert f"{sign}{abs(loss.bits):.3f}" in table
+            result = explorer.ablate(100, count=4, block=block)
+            sign = "+" if result.bits > 0 else "\N{MINUS SIGN}"
+            assert f"{sign}{abs(result.bits):.3f}" in table
             seen.add(table + page.locator("#peaks").inner_text())
         assert len(seen) == 3
 
-    def test_bits_of_the_byte(self, show, plain):
+    def test_the_bits_of_the_selected_byte(self, show, plain):
         explorer, path = plain
         page = show(path)
         page.evaluate("sharnn.choose(17)")
-        bits = float(explorer.reading.bits[explorer.reading.first + 17])
+        bits = float(explorer.trace.bits[explorer.trace.first + 17])
         digits = 1 if bits >= 10 else 2
         assert f"{bits:.{digits}f} bits" in page.locator("#byte").inner_text()
 
 
-class TestChoosing:
+class TestSelection:
     def test_by_mouse(self, show, plain):
         page = show(plain[1])
-        first = plain[0].reading.first
-        cell(page, "watched", first + 30).click()
+        first = plain[0].trace.first
+        cell(page, "targetPane", first + 30).click()
         assert chosen(page) == 30
-        assert page.locator("#watched i.here").count() == 1
-        cell(page, "watched", first + 33).hover()
-        expect(page.locator("#under-watched")).to_contain_text("bits")
-        assert chosen(page) == 30, "pointing is not choosing"
+        assert page.locator("#targets i.here").count() == 1
+        cell(page, "targetPane", first + 33).hover()
+        expect(page.locator("#under-targets")).to_contain_text("bits")
+        assert chosen(page) == 30, "hovering does not select"
         page.mouse.move(1, 1)
-        expect(page.locator("#under-watched")).to_have_text("")
+        expect(page.locator("#under-targets")).to_have_text("")
 
-    def test_the_memory_answers_to_the_mouse(self, show, plain):
+    def test_the_memory_by_mouse(self, show, plain):
         page = show(plain[1])
         page.evaluate("sharnn.choose(100)")
-        target = plain[0].reading.first + 100
-        cell(page, "remembered", target - 7).hover()
+        target = plain[0].trace.first + 100
+        cell(page, "memoryPane", target - 7).hover()
         expect(page.locator("#under-remembered")).to_contain_text("7 back: weight")
-        cell(page, "remembered", target - 9).click()
+        cell(page, "memoryPane", target - 9).click()
         assert page.evaluate("sharnn.marked") == 9
         page.mouse.move(1, 1)
         expect(page.locator("#under-remembered")).to_contain_text("9 back: weight")
-        weight = float(plain[0].reading.weights[0][100, 8])
-        said = page.locator("#under-remembered").inner_text()
-        assert float(re.search(r"weight ([\d.]+) %", said)[1]) / 100 == pytest.approx(
+        weight = float(plain[0].trace.weights[0][100, 8])
+        text = page.locator("#under-remembered").inner_text()
+        assert float(re.search(r"weight ([\d.]+)%", text)[1]) / 100 == pytest.approx(
             weight, rel=0.1
         )
-        cell(page, "remembered", target - 121).hover()
-        expect(page.locator("#under-remembered")).to_contain_text("out of the memory")
-        cell(page, "remembered", target).hover()
-        expect(page.locator("#under-remembered")).to_contain_text("not yet read")
+        cell(page, "memoryPane", target - 121).hover()
+        expect(page.locator("#under-remembered")).to_contain_text("outside the memory")
+        cell(page, "memoryPane", target).hover()
+        expect(page.locator("#under-remembered")).to_contain_text("not read yet")
 
     def test_each_byte_has_the_colour_of_its_weight(self, show, plain):
         page = show(plain[1])
         page.evaluate("sharnn.choose(100)")
-        page.wait_for_timeout(200)  # those out of view follow after a frame
-        reading = plain[0].reading
-        target = reading.first + 100
+        page.wait_for_timeout(200)  # cells out of view are coloured after a frame
+        trace = plain[0].trace
+        target = trace.first + 100
         colours = page.evaluate(
-            "sharnn.remembered.cells.map((cell) => getComputedStyle(cell).backgroundColor)"
+            "sharnn.memoryPane.cells.map((cell) => getComputedStyle(cell).backgroundColor)"
         )
         none = "rgba(0, 0, 0, 0)"
         assert set(colours[target:]) == {none}
         assert set(colours[: target - 120]) <= {none}
-        row = reading.weights[0][100, : reading.visible[100]]
-        strongest, weakest = 1 + int(row.argmax()), 1 + int(row.argmin())
+        weights = trace.weights[0][100, : trace.num_visible[100]]
+        strongest, weakest = 1 + int(weights.argmax()), 1 + int(weights.argmin())
         assert colours[target - strongest].startswith("rgba(230, 97, 0, 0.")
         assert colours[target - weakest].startswith("rgba(93, 58, 155, 0.")
 
     def test_by_touch(self, show, plain):
         page = show(plain[1], has_touch=True, viewport={"width": 390, "height": 800})
-        cell(page, "watched", plain[0].reading.first + 30).tap()
+        cell(page, "targetPane", plain[0].trace.first + 30).tap()
         assert chosen(page) == 30
         page.locator("#peaks button").nth(1).tap()
         assert page.locator("#peaks button").nth(1).get_attribute("aria-pressed") == "true"
@@ -193,15 +193,15 @@ class TestChoosing:
         page.locator("#minimap").tap(position={"x": box["width"] - 3, "y": 20})
         assert page.evaluate("sharnn.marked") <= 3
 
-    def test_by_keys(self, show, plain):
+    def test_by_keyboard(self, show, plain):
         page = show(plain[1])
-        first = plain[0].reading.first
+        first = plain[0].trace.first
         page.evaluate("sharnn.choose(100)")
-        page.locator("#watched").focus()
+        page.locator("#targets").focus()
 
         def press(key: str) -> int:
             page.keyboard.press(key)
-            assert page.locator("#watched").get_attribute("aria-valuenow") == str(
+            assert page.locator("#targets").get_attribute("aria-valuenow") == str(
                 first + chosen(page)
             )
             return chosen(page)
@@ -219,22 +219,22 @@ class TestChoosing:
         assert press("End") == 299
         assert press("ArrowDown") == 299
         page.keyboard.press("Control+ArrowLeft")
-        assert chosen(page) == 299, "the browser's own keys stay the browser's"
+        assert chosen(page) == 299, "shortcuts of the browser are left alone"
         in_view = page.evaluate(
-            "(() => { const box = document.getElementById('watched').getBoundingClientRect();"
-            " const cell = sharnn.watched.here.getBoundingClientRect();"
+            "(() => { const box = document.getElementById('targets').getBoundingClientRect();"
+            " const cell = sharnn.targetPane.here.getBoundingClientRect();"
             " return cell.top >= box.top && cell.bottom <= box.bottom; })()"
         )
         assert in_view
 
-    def test_peaks_by_keys_and_buttons(self, show, plain):
+    def test_peaks_by_keyboard_and_buttons(self, show, plain):
         page = show(plain[1])
         page.evaluate("sharnn.choose(100)")
         buttons = page.locator("#peaks button")
         count = buttons.count()
         assert 2 <= count <= 8
         peaks = page.evaluate("sharnn.peaks")
-        weights = plain[0].reading.weights[0][100]
+        weights = plain[0].trace.weights[0][100]
         assert peaks[0]["distance"] - 1 in weights.topk(3).indices
         assert [peak["weight"] for peak in peaks] == sorted(
             (peak["weight"] for peak in peaks), reverse=True
@@ -250,7 +250,7 @@ class TestChoosing:
         assert pressed() == [1]
         page.keyboard.press("p")
         page.keyboard.press("p")
-        assert pressed() == [count - 1], "it goes round"
+        assert pressed() == [count - 1], "it wraps around"
         buttons.nth(1).click()
         assert pressed() == [1]
         assert page.evaluate("sharnn.marked") == peaks[1]["distance"]
@@ -258,9 +258,9 @@ class TestChoosing:
         page.keyboard.press("Enter")
         assert pressed() == [0]
 
-    def test_tab_leads_everywhere_and_shows_where(self, show, plain):
+    def test_tab_reaches_every_control_and_shows_the_focus(self, show, plain):
         page = show(plain[1])
-        found = []
+        reached = []
         for _ in range(30):
             page.keyboard.press("Tab")
             focused = page.evaluate(
@@ -272,10 +272,10 @@ class TestChoosing:
                 break
             assert focused[1] == "solid"
             assert focused[2] >= 2
-            if focused[0] not in found:
-                found.append(focused[0])
-        assert found[:2] == ["head", "theme"]
-        assert found[3:] == ["watched", "peaks", "remembered", "overview"]
+            if focused[0] not in reached:
+                reached.append(focused[0])
+        assert reached[:2] == ["head", "theme"]
+        assert reached[3:] == ["targets", "peaks", "remembered", "overview"]
 
     def test_the_remembered_text_has_its_own_cursor(self, show, plain):
         page = show(plain[1])
@@ -284,8 +284,8 @@ class TestChoosing:
         page.locator("#remembered").focus()
         page.keyboard.press("ArrowLeft")
         assert (page.evaluate("sharnn.marked"), chosen(page)) == (before + 1, 100)
-        spoken = page.locator("#remembered").get_attribute("aria-valuetext")
-        assert f"{before + 1} back" in spoken
+        announced = page.locator("#remembered").get_attribute("aria-valuetext")
+        assert f"{before + 1} back" in announced
 
     def test_minimap_and_overview(self, show, plain):
         page = show(plain[1])
@@ -298,7 +298,7 @@ class TestChoosing:
         overview = page.locator("#overview")
         box = overview.bounding_box()
         overview.hover(position={"x": 300, "y": 50})
-        expect(page.locator("#under-overview")).to_contain_text("spreads over")
+        expect(page.locator("#under-overview")).to_contain_text("effective number of positions")
         overview.click(position={"x": box["width"] - 2, "y": 50})
         assert chosen(page) >= 298
         overview.click(position={"x": 3, "y": 50})
@@ -308,7 +308,7 @@ class TestChoosing:
         line = page.locator("#overview-line").bounding_box()
         assert box["x"] + 40 < line["x"] < box["x"] + 60
 
-    def test_a_window_of_another_size_keeps_the_choice(self, show, plain):
+    def test_resizing_the_window_keeps_the_selection(self, show, plain):
         page = show(plain[1])
         page.evaluate("sharnn.choose(42)")
         page.set_viewport_size({"width": 500, "height": 700})
@@ -316,17 +316,17 @@ class TestChoosing:
         assert chosen(page) == 42
         assert page.evaluate("sharnn.canvas.mass.width") < 500
 
-    def test_where_nothing_is_drawn_it_goes_on(self, show, plain):
-        """Out of view a browser may draw no frame."""
+    def test_it_works_if_no_frame_is_drawn(self, show, plain):
+        """A browser may draw no frame while the page is out of view."""
         page = show(plain[1], script="window.requestAnimationFrame = () => 0")
-        cell(page, "watched", plain[0].reading.first + 30).click()
+        cell(page, "targetPane", plain[0].trace.first + 30).click()
         assert chosen(page) == 30
 
     @pytest.mark.parametrize(("text", "memory"), [(b"ab", 24), (b"abc", 1), ("é".encode(), 5)])
-    def test_the_shortest_texts(self, show, tmp_path, text, memory):
-        page = show(explore(small_model(), text, memory=memory).save(tmp_path / "page.html"))
+    def test_very_short_texts(self, show, tmp_path, text, memory):
+        page = show(explore(small_model(), text, memory_limit=memory).save(tmp_path / "page.html"))
         assert chosen(page) in range(len(text) - 1)
-        page.locator("#watched").focus()
+        page.locator("#targets").focus()
         for key in ("End", "Home", "ArrowDown", "n"):
             page.keyboard.press(key)
         assert "NaN" not in page.locator("body").inner_text()
@@ -339,13 +339,13 @@ def luminance(colour) -> float:
 
 
 def contrast(a, b) -> float:
-    """WCAG's contrast of two colours."""
+    """Returns the WCAG contrast ratio of two colours."""
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)
 
 
 def colour_of(text: str):
-    """Red, green, blue and opacity of `rgb(...)`, `rgba(...)` or `#rrggbb`."""
+    """Parses `rgb(...)`, `rgba(...)` or `#rrggbb` into (red, green, blue) and opacity."""
     if text in ("", "transparent"):
         return (0, 0, 0), 0.0
     if text.startswith("#"):
@@ -359,7 +359,7 @@ def over(top: str, back):
     return tuple(opacity * c + (1 - opacity) * b for c, b in zip(colour, back, strict=True))
 
 
-# The colour of each piece of text, what lies under it, and whether it is dimmed.
+# The colour of each text on the page, with the background colours under it.
 TEXTS = """() => {
   const found = new Map();
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -379,9 +379,9 @@ TEXTS = """() => {
 }"""
 
 
-class TestSeeing:
+class TestVisibility:
     @pytest.mark.parametrize("theme", ["light", "dark"])
-    def test_text_can_be_read_on_every_colour(self, show, plain, theme):
+    def test_text_is_legible_on_every_colour(self, show, plain, theme):
         page = show(plain[1], color_scheme=theme)
         palettes = page.evaluate("[sharnn.colours.bits, sharnn.colours.weights]")
         front, back = (
@@ -403,27 +403,29 @@ class TestSeeing:
             assert contrast(colour_of(colour)[0], ground) >= 4.5, text
 
     @pytest.mark.parametrize("theme", ["light", "dark"])
-    def test_the_scale_is_told_apart_by_the_colour_blind(self, show, plain, theme):
-        """More and less than an even share stay different for eyes without red or green cones."""
+    def test_the_scale_is_distinguishable_with_colour_blindness(self, show, plain, theme):
+        """Weights above and below an even share stay distinguishable without red or green cones."""
         page = show(plain[1], color_scheme=theme)
         weights = page.evaluate("sharnn.colours.weights")
         back = (255, 255, 255) if theme == "light" else (21, 24, 28)
-        # Vienot, Brettel and Mollon's projections, in linear light.
+        # Projections of Vienot, Brettel and Mollon, in linear light.
         blind = (
             ((0.1124, 0.8876, 0), (0.1124, 0.8876, 0), (0.004, -0.004, 1)),
             ((0.2928, 0.7072, 0), (0.2928, 0.7072, 0), (-0.0223, 0.0223, 1)),
         )
-        for rows in blind:
+        for projection in blind:
             seen = []
             for level in (weights[0], weights[-1]):
                 linear = [(c / 255) ** 2.2 for c in over(level, back)]
-                seen.append([sum(w * c for w, c in zip(r, linear, strict=True)) for r in rows])
+                seen.append(
+                    [sum(w * c for w, c in zip(r, linear, strict=True)) for r in projection]
+                )
             less, more = seen
-            # One is more blue than yellow, the other more yellow than blue.
+            # One is closer to blue, the other closer to yellow.
             assert less[2] > less[0]
             assert more[2] < more[0]
 
-    def test_the_theme_is_the_systems_until_one_is_chosen(self, show, plain):
+    def test_the_theme_is_that_of_the_system_until_one_is_selected(self, show, plain):
         page = show(plain[1], color_scheme="dark")
 
         def theme() -> str:
@@ -443,12 +445,12 @@ class TestSeeing:
         assert (theme(), page.evaluate(background)) == ("light", light)
 
     @pytest.mark.parametrize("text", [PLAIN, HOSTILE * 3, b"a" * 700, "漢😀".encode() * 100])
-    def test_a_phone_needs_no_sideways_scrolling(self, show, model, tmp_path, text):
-        path = explore(model, text, watched=300).save(tmp_path / "page.html")
+    def test_no_horizontal_scrolling_on_a_phone(self, show, model, tmp_path, text):
+        path = explore(model, text, targets=300).save(tmp_path / "page.html")
         page = show(path, viewport={"width": 390, "height": 800}, has_touch=True)
         page.evaluate("document.querySelector('.keys').open = true")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        for pane in ("watched", "remembered", "peaks", "byte"):
+        for pane in ("targets", "remembered", "peaks", "byte"):
             assert page.evaluate(f"(e => e.scrollWidth <= e.clientWidth)({pane})")
         keys = page.locator(".keys dl").bounding_box()
         assert keys["x"] >= 0
@@ -456,7 +458,7 @@ class TestSeeing:
 
 
 class TestInAFrame:
-    """As a notebook's output shows it."""
+    """The page in a frame, as in the output of a notebook."""
 
     def test_of_the_same_origin(self, show, plain, tmp_path):
         explorer, _ = plain
@@ -476,7 +478,7 @@ class TestInAFrame:
         )
 
     def test_of_another_origin(self, show, plain, tmp_path):
-        """As on Colab: the page can neither read nor resize what is around it."""
+        """As on Colab: the page can neither read nor resize its surroundings."""
         explorer, _ = plain
         outer = tmp_path / "outer.html"
         output = html.escape(explorer._repr_html_())
@@ -489,7 +491,7 @@ class TestInAFrame:
         inside = page.locator("iframe").content_frame.locator("iframe").content_frame
         inside.locator("body[data-ready]").wait_for()
         assert inside.locator("html").get_attribute("data-theme") == "dark"
-        inside.locator("#watched i").nth(3).click()
+        inside.locator("#targets i").nth(3).click()
         assert inside.locator("body").evaluate("() => [innerHeight, sharnn.chosen]") == [1500, 3]
         assert inside.locator("#problem").is_hidden()
 
@@ -497,24 +499,24 @@ class TestInAFrame:
 class TestHostileText:
     @pytest.fixture
     def page(self, show, model, tmp_path):
-        path = explore(model, HOSTILE * 3, watched=2 * len(HOSTILE)).save(tmp_path / "page.html")
+        path = explore(model, HOSTILE * 3, targets=2 * len(HOSTILE)).save(tmp_path / "page.html")
         return show(path)
 
-    def test_it_is_shown_and_never_run(self, page):
+    def test_it_is_shown_but_never_run(self, page):
         for i in range(0, 2 * len(HOSTILE), 3):
             page.evaluate(f"sharnn.choose({i})")
-        page.locator("#watched").hover()
+        page.locator("#targets").hover()
         assert page.evaluate("window.hacked") is None
         assert page.locator("img").count() == 0
-        assert page.locator("#watched script").count() == 0
-        shown = page.locator("#watched").inner_text()
+        assert page.locator("#targets script").count() == 0
+        shown = page.locator("#targets").inner_text()
         assert "</script><script>window.hacked=1</script><img src=x onerror=" in shown
         assert "&lt;b&gt;" in shown
         assert "`${window.hacked=3}`" in shown
 
     def test_a_character_of_several_bytes_is_one_glyph_over_them(self, page):
         glyphs = page.evaluate(
-            "[...document.querySelectorAll('#watched .glyph')].map((glyph) =>"
+            "[...document.querySelectorAll('#targets .glyph')].map((glyph) =>"
             " [glyph.dataset.glyph, glyph.children.length])"
         )
         for character in "😀سلام漢字é":
@@ -525,11 +527,10 @@ class TestHostileText:
             assert [code, size] in glyphs
         assert ["◌\u0301", 2] in glyphs
 
-    def test_what_has_no_shape_has_a_stand_in(self, page):
-        shown = page.locator("#watched").inner_text()
-
+    def test_invisible_characters_have_a_substitute(self, page):
+        shown = page.locator("#targets").inner_text()
         assert "↵" in shown
-        codes = page.locator("#watched i.code").all_inner_texts()
+        codes = page.locator("#targets i.code").all_inner_texts()
         assert {"FF", "C3", "E2", "82", "F0", "9F", "NUL", "BEL", "DEL", "CR"} <= set(codes)
         for character in "\u202e\u2066\ufeff\u200b\x00":
             assert character not in page.locator("body").inner_text()
@@ -540,33 +541,33 @@ class TestHostileText:
             )
         )
 
-    def test_writing_from_the_right_keeps_the_order_of_the_bytes(self, page):
+    def test_right_to_left_scripts_keep_the_order_of_the_bytes(self, page):
         start = HOSTILE.index("سلام".encode())
-        first = page.evaluate("sharnn.watched.from")
+        first = page.evaluate("sharnn.targetPane.from")
         index = first + (start - first) % len(HOSTILE)
-        boxes = [cell(page, "watched", index + i).bounding_box() for i in range(8)]
+        boxes = [cell(page, "targetPane", index + i).bounding_box() for i in range(8)]
         lines = {round(box["y"]) for box in boxes}
         assert len(lines) > 1 or [box["x"] for box in boxes] == sorted(box["x"] for box in boxes)
 
-    def test_a_byte_within_a_character_is_named(self, page):
+    def test_a_byte_within_a_character_has_a_name(self, page):
         start = HOSTILE.index("😀".encode())
-        first = page.evaluate("sharnn.watched.from")
+        first = page.evaluate("sharnn.targetPane.from")
         index = first + (start - first) % len(HOSTILE) + 2
-        if index >= page.evaluate("sharnn.watched.to"):
+        if index >= page.evaluate("sharnn.targetPane.to"):
             index -= len(HOSTILE)
         page.evaluate(f"sharnn.choose({index - first})")
         assert "😀 (byte 3 of 4)" in page.locator("#byte").inner_text()
 
-    def test_all_bytes_are_there_once(self, page):
-        indices = page.evaluate("sharnn.watched.cells.map((cell) => cell.index)")
-        first = page.evaluate("sharnn.watched.from")
+    def test_every_byte_occurs_once(self, page):
+        indices = page.evaluate("sharnn.targetPane.cells.map((cell) => cell.index)")
+        first = page.evaluate("sharnn.targetPane.from")
         assert indices == list(range(first, first + 2 * len(HOSTILE)))
-        assert page.locator("#watched i").count() == len(indices)
+        assert page.locator("#targets i").count() == len(indices)
 
 
 class TestSpeed:
     def test_at_full_size(self, show, tmp_path, capsys):
-        """1024 watched bytes, a memory of 5000."""
+        """1024 targets and a memory of 5000."""
         model = SHARNN(ModelConfig(dim=64, boom_dim=256, memory=5000)).eval()
         generator = torch.Generator().manual_seed(2)
         words = [
@@ -575,7 +576,7 @@ class TestSpeed:
         ]
         text = b" ".join(words[i] for i in torch.randint(400, (1500,), generator=generator))
         explorer = explore(model, text)
-        assert explorer.reading.watched == 1024
+        assert explorer.trace.num_targets == 1024
         path = explorer.save(tmp_path / "page.html")
         page = show(path)
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
@@ -585,7 +586,7 @@ class TestSpeed:
               const times = [];
               for (let k = 0; k < 25; k++) {
                 const start = performance.now();
-                sharnn.choose((sharnn.chosen + 83) % sharnn.analysis.trace.watched);
+                sharnn.choose((sharnn.chosen + 83) % sharnn.trace.numTargets);
                 await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
                 times.push(performance.now() - start);
               }
@@ -596,7 +597,7 @@ class TestSpeed:
         with capsys.disabled():
             print(
                 f"\nfull size: {path.stat().st_size / 1e6:.1f} MB, first paint {paint:.0f} ms, "
-                f"ready {ready:.0f} ms, selection {median:.0f} ms, at most {max(times):.0f} ms"
+                f"ready {ready:.0f} ms, selection {median:.0f} ms, maximum {max(times):.0f} ms"
             )
         assert paint < FIRST_PAINT
         assert median < SELECTION

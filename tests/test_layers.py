@@ -1,4 +1,4 @@
-"""Parts of a block against their equations."""
+"""The parts of a block, compared with their equations."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sharnn.layers import LSTM, Boom, Dropout, gelu
 
 
 @pytest.mark.parametrize(("dim", "boom_dim"), [(8, 32), (8, 35), (7, 7), (6, 20)])
-def test_boom_cuts_sums_and_drops_the_rest(dim, boom_dim):
+def test_boom_sums_whole_chunks_and_drops_the_remainder(dim, boom_dim):
     boom = Boom(dim, boom_dim)
     h = torch.randn(2, 3, dim)
     u = gelu(boom.expand(h))
@@ -17,7 +17,7 @@ def test_boom_cuts_sums_and_drops_the_rest(dim, boom_dim):
     torch.testing.assert_close(boom(h), expected)
 
 
-def test_gelu_is_the_sigmoid_form():
+def test_gelu_is_the_sigmoid_approximation():
     x = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(gelu(x), x / (1 + torch.exp(-1.702 * x)))
 
@@ -45,21 +45,21 @@ def test_lstm_equals_its_equations_with_and_without_gradients(time):
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_dropout_drops_its_share_and_keeps_the_mean(p):
+def test_dropout_zeroes_a_fraction_p_and_keeps_the_mean(p):
     dropout = Dropout(p).train()
     x = torch.ones(400, 1001)
     y = dropout(x)
-    share = (y == 0).float().mean().item()
-    assert share == pytest.approx(p, abs=0.005)
+    fraction = (y == 0).float().mean().item()
+    assert fraction == pytest.approx(p, abs=0.005)
     assert y.mean().item() == pytest.approx(1, rel=0.03)
     assert len(y.unique()) == 2
-    assert not torch.equal(dropout(x), y), "each call draws anew"
-    # neighbours share a 64-bit draw, but not their fate
+    assert not torch.equal(dropout(x), y), "each call must draw a new mask"
+    # Neighbours share a 64-bit random number but are dropped independently.
     both = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).float().mean().item()
     assert both == pytest.approx(p * p, abs=0.01)
 
 
-def test_dropout_gradient_has_the_same_mask():
+def test_the_gradient_of_dropout_has_the_same_mask():
     x = torch.ones(50, requires_grad=True)
     y = Dropout(0.5).train()(x)
     y.sum().backward()
@@ -72,7 +72,7 @@ def test_dropout_is_off_in_evaluation_and_at_0():
     assert Dropout(0.0).train()(x) is x
 
 
-def test_dropout_repeats_with_the_seed():
+def test_dropout_is_reproducible_with_a_seed():
     torch.manual_seed(3)
     first = Dropout(0.3).train()(torch.ones(100))
     torch.manual_seed(3)

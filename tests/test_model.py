@@ -1,4 +1,4 @@
-"""The model's promises: streams may be cut anywhere, nothing looks ahead, bad input is refused."""
+"""The model: streams can be cut anywhere, outputs are causal, and invalid input is an error."""
 
 import pytest
 import torch
@@ -8,25 +8,25 @@ from sharnn import SHARNN, InputError, ModelConfig
 from sharnn.layers import LAYER_NORM_EPS
 from small import small_config, small_model
 
-TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}  # of float64
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}  # for float64
 
 
 def chunked(model, x, cuts):
-    """Logits of a stream read in pieces."""
-    state, pieces = None, []
-    for piece in torch.tensor_split(x, cuts, dim=1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, dim=1), state
+    """Returns the logits and the final state of streams that are read in segments."""
+    state, results = None, []
+    for segment in torch.tensor_split(x, cuts, dim=1):
+        logits, state = model(segment, state)
+        results.append(logits)
+    return torch.cat(results, dim=1), state
 
 
 def stepped(model, x):
-    """Logits of a stream read symbol by symbol."""
-    state, pieces = None, []
+    """Returns the logits and the final state of streams that are read symbol by symbol."""
+    state, results = None, []
     for i in range(x.shape[1]):
         logits, state = model.step(x[:, i], state)
-        pieces.append(logits)
-    return torch.stack(pieces, dim=1), state
+        results.append(logits)
+    return torch.stack(results, dim=1), state
 
 
 def assert_same_state(one, other):
@@ -49,8 +49,8 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("gradients", [True, False])
-def test_whole_equals_chunked_equals_stepped_while_the_memory_slides(shape, gradients):
-    """70 symbols against a memory of 24: it overflows, wherever the stream is cut."""
+def test_under_the_sliding_rule_cuts_do_not_matter(shape, gradients):
+    """The streams of 70 symbols overflow the memory of at most 24 rows."""
     model = small_model(memory_window="sliding", **shape).double()
     x = torch.randint(256, (2, 70))
     with torch.set_grad_enabled(gradients):
@@ -73,8 +73,8 @@ def test_under_the_papers_rule_cuts_do_not_matter_until_the_memory_is_full(shape
         assert_same_state(state, end)
 
 
-def test_the_papers_rule_trims_the_memory_to_what_the_segment_leaves():
-    """Each query sees the newest M - L rows from before its segment, and its segment so far."""
+def test_under_the_papers_rule_memory_and_segment_share_m_rows():
+    """Before a segment of length L only the newest M - L rows remain visible to its queries."""
     model = small_model(memory=24)
     state, position = None, 0
     for length in (10, 10, 10, 24, 30, 1, 23, 2):
@@ -92,13 +92,13 @@ def test_the_papers_rule_trims_the_memory_to_what_the_segment_leaves():
 
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_no_query_sees_more_than_the_memory_argument(window):
+def test_no_query_sees_more_rows_than_the_memory_limit(window):
     model = small_model(memory=24, memory_window=window)
-    _, _, attention = model(torch.randint(256, (1, 30)), memory=3, return_attention=True)
+    _, _, attention = model(torch.randint(256, (1, 30)), memory_limit=3, return_attention=True)
     assert (attention[1][0] > 0).sum(dim=-1).tolist() == [1, 2] + [3] * 28
 
 
-def test_the_sliding_rule_shows_exactly_the_newest_rows():
+def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
     model = small_model(memory=24, memory_window="sliding")
     x = torch.randint(256, (1, 90))
     _, state = model(x[:, :40])
@@ -107,7 +107,7 @@ def test_the_sliding_rule_shows_exactly_the_newest_rows():
     assert (seen == 24).all()
 
 
-def test_both_rules_agree_step_by_step():
+def test_both_rules_agree_for_single_steps():
     segment, sliding = small_model().double(), small_model(memory_window="sliding").double()
     x = torch.randint(256, (2, 60))
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_both_rules_agree_step_by_step():
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize("heads", [(), (1,), (0, 1, 2)])
-def test_causality_no_later_byte_changes_an_earlier_logit(window, heads):
+def test_no_later_byte_changes_an_earlier_logit(window, heads):
     model = small_model(attention_layers=heads, memory_window=window)
     x = torch.randint(256, (1, 50))
     _, state = model(torch.randint(256, (1, 30)))
@@ -129,17 +129,17 @@ def test_causality_no_later_byte_changes_an_earlier_logit(window, heads):
         assert not torch.equal(others[:, changed], logits[:, changed])
 
 
-def test_streams_of_a_batch_do_not_touch_each_other():
+def test_streams_of_a_batch_are_independent():
     model = small_model().double()
     x = torch.randint(256, (3, 40))
-    together, _ = model(x)
+    batched, _ = model(x)
     for i in range(3):
         alone, _ = model(x[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], alone, **TOLERANCE)
+        torch.testing.assert_close(batched[i : i + 1], alone, **TOLERANCE)
 
 
-def test_the_memory_remembers_beyond_what_the_lstm_carries():
-    """With the LSTM state wiped, only the memory can tell two pasts apart."""
+def test_the_memory_carries_information_without_the_lstm():
+    """With the LSTM state set to zero, only the memory distinguishes two pasts."""
     model = small_model()
     x = torch.randint(256, (1, 5))
     outputs = []
@@ -150,17 +150,17 @@ def test_the_memory_remembers_beyond_what_the_lstm_carries():
     assert not torch.allclose(outputs[0], outputs[1])
 
 
-def test_memory_argument_overrides_the_limit():
+def test_memory_limit_overrides_the_configured_memory():
     model = small_model(memory=24)
     x = torch.randint(256, (1, 60))
     state = None
-    for piece in x.split(5, dim=1):
-        _, state = model(piece, state, memory=7)
+    for segment in x.split(5, dim=1):
+        _, state = model(segment, state, memory_limit=7)
     assert state.memory_rows == 7
 
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
-def test_collapse_keeps_the_outputs(heads):
+def test_collapsing_does_not_change_the_outputs(heads):
     model = small_model(attention_layers=heads)
     x = torch.randint(256, (2, 30))
     before, _ = model(x)
@@ -177,7 +177,7 @@ def test_collapse_keeps_the_outputs(heads):
 def test_layer_norms_start_at_gain_1_and_matrices_at_the_authors_scale():
     model = SHARNN(small_config(dim=64, boom_dim=256))
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-    assert len(norms) == 3 * 3 + 3  # start, skip, boom each; memory, middle, query with the head
+    assert len(norms) == 3 * 3 + 3  # 3 in each block and 3 more beside the head
     for norm in norms:
         assert norm.eps == LAYER_NORM_EPS
         assert (norm.weight == 1).all()
@@ -188,7 +188,7 @@ def test_layer_norms_start_at_gain_1_and_matrices_at_the_authors_scale():
     assert (model.output_bias == 0).all()
 
 
-def test_output_is_tied_to_the_embedding():
+def test_the_output_is_tied_to_the_embedding():
     model = small_model()
     with torch.no_grad():
         model.embedding.weight[65] = 0
@@ -197,7 +197,7 @@ def test_output_is_tied_to_the_embedding():
 
 
 def test_a_state_can_be_continued_twice():
-    """Two continuations of one past: the second finds it as the first did."""
+    """The first continuation leaves the state unchanged for the second."""
     model = small_model()
     with torch.no_grad():
         _, past = model(torch.randint(256, (1, 10)))
@@ -210,13 +210,13 @@ def test_a_state_can_be_continued_twice():
         torch.testing.assert_close(model(x, past)[0], first, rtol=0, atol=0)
 
 
-def test_states_hold_no_gradients():
+def test_states_do_not_require_gradients():
     model = small_model()
     _, state = model(torch.randint(256, (1, 10)))
     assert not any(tensor.requires_grad for tensor in state.to_tensors().values())
 
 
-def test_any_integer_dtype_is_read():
+def test_integer_dtypes_are_accepted():
     model = small_model()
     x = torch.randint(256, (1, 10))
     expected, _ = model(x)
@@ -225,14 +225,14 @@ def test_any_integer_dtype_is_read():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda m: m(torch.randint(256, (5,))), "shape"),
         (lambda m: m(torch.randint(256, (1, 0))), "shape"),
         (lambda m: m(torch.zeros(1, 5)), "integers"),
         (lambda m: m(torch.tensor([[3, 256]])), "symbols from 0 to 255, got 3 to 256"),
         (lambda m: m(torch.tensor([[-1]])), "symbols from 0 to 255"),
-        (lambda m: m(torch.zeros(1, 5, dtype=torch.long), memory=0), "at least 1"),
+        (lambda m: m(torch.zeros(1, 5, dtype=torch.long), memory_limit=0), "at least 1"),
         (lambda m: m.step(torch.zeros(1, 1, dtype=torch.long)), "one symbol"),
         (
             lambda m: m(torch.zeros(2, 5, dtype=torch.long), m(torch.zeros(1, 5).long())[1]),
@@ -247,12 +247,12 @@ def test_any_integer_dtype_is_read():
         ),
     ],
 )
-def test_bad_input_is_told_in_words(call, words):
-    with pytest.raises(InputError, match=words):
+def test_invalid_input_is_an_error(call, message):
+    with pytest.raises(InputError, match=message):
         call(small_model())
 
 
-def test_presets_have_the_sizes_they_promise():
+def test_presets_have_the_documented_sizes():
     counts = {}
     for name in ("tiny", "small", "medium"):
         with torch.device("meta"):
@@ -262,23 +262,23 @@ def test_presets_have_the_sizes_they_promise():
     assert 12_000_000 < counts["medium"] < 14_500_000
 
 
-def test_under_autocast_rows_are_remembered_as_products_take_them(monkeypatch):
-    """Half of the memory, and the same numbers as if each product cast float32 rows anew."""
+def test_under_autocast_rows_are_remembered_in_its_dtype(monkeypatch):
+    """The outputs are the same as if each product cast float32 rows."""
     model, segments = small_model(), torch.randint(256, (3, 2, 11))
     # On a GPU autocast computes LayerNorms in float32; on the CPU it does not.
     model.blocks[1].memory_norm.register_forward_hook(lambda module, inputs, rows: rows.float())
 
     def logits():
-        state, found = None, []
+        state, results = None, []
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for x in segments:
                 y, state = model(x, state)
-                found.append(y)
-        return torch.stack(found), state
+                results.append(y)
+        return torch.stack(results), state
 
     ours, state = logits()
     assert state.memory[1].rows.dtype == torch.bfloat16
-    monkeypatch.setattr("sharnn.model.in_product_dtype", lambda rows: rows)
+    monkeypatch.setattr("sharnn.model.to_autocast_dtype", lambda rows: rows)
     theirs, kept = logits()
     assert kept.memory[1].rows.dtype == torch.float32
     assert torch.equal(ours, theirs)

@@ -1,4 +1,4 @@
-"""What the notebooks share: the size switch, tables, timing, knobs, files of the repository."""
+"""The helpers of the notebooks: size switch, tables, timing, controls, repository files."""
 
 import time
 
@@ -22,7 +22,7 @@ def test_the_size_follows_the_environment(monkeypatch):
         Size()
 
 
-def test_without_it_the_machine_decides(monkeypatch):
+def test_without_the_variable_the_hardware_decides(monkeypatch):
     monkeypatch.delenv("SHARNN_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     size = Size()
@@ -37,7 +37,7 @@ def test_a_table_is_markdown():
     assert table(["a", "b"], []).data == "| a | b |\n|---|---|"
 
 
-def test_the_least_time_counts():
+def test_the_minimum_time_is_returned():
     pauses = iter([0.05, 0.0, 0.05])
 
     def work():
@@ -52,12 +52,12 @@ def test_the_least_time_counts():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The values that a figure was drawn with; what is displayed stays silent."""
+    """A list for the values that figures are drawn with, while nothing is displayed."""
     monkeypatch.setattr("IPython.display.display", lambda figure: None)
     return []
 
 
-def test_knobs_carry_a_widget_and_a_picture(drawn):
+def test_knobs_contain_a_widget_and_an_image(drawn):
     def draw(n, kind):
         drawn.append((n, kind))
         return panels()[0].figure
@@ -66,29 +66,29 @@ def test_knobs_carry_a_widget_and_a_picture(drawn):
     bundle = knobs._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert set(drawn) == {(3, "a")}, "the picture is that of the first values"
-    assert not plt.get_fignums(), "figures that are shown are closed"
+    assert set(drawn) == {(3, "a")}, "the image shows the initial values"
+    assert not plt.get_fignums(), "displayed figures are closed"
 
 
-def test_a_file_of_the_clone_is_found_there():
+def test_a_file_is_found_in_the_clone():
     assert repository_file("tests/reference/golden_lamb.npz", "").stat().st_size > 1000
 
 
-def test_elsewhere_it_is_downloaded_from_the_repository(monkeypatch, tmp_path):
-    asked = []
+def test_without_a_clone_it_is_downloaded_from_the_repository(monkeypatch, tmp_path):
+    requests = []
 
     def retrieve(url, sha256, path):
-        asked.append((url, sha256))
+        requests.append((url, sha256))
         return str(tmp_path)
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     assert repository_file("tests/nothing.npz", "abc") == tmp_path
-    assert asked == [
+    assert requests == [
         ("https://raw.githubusercontent.com/sharnn/sharnn/main/tests/nothing.npz", "abc")
     ]
 
 
-def test_a_download_that_fails_is_told_in_one_line(monkeypatch):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: 1 / 0)
-    with pytest.raises(InputError, match=r"nothing\.npz is not here and could not be"):
+    with pytest.raises(InputError, match=r"nothing\.npz was not found and could not be"):
         repository_file("tests/nothing.npz", "abc")

@@ -1,4 +1,4 @@
-"""Pictures show the numbers they were given."""
+"""Figures show the numbers they are given."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +15,15 @@ def _close():
     plt.close("all")
 
 
-LINES = [
+RECORDS = [
     {"step": 2, "bytes": 1000, "train_bits_per_byte": 6.0},
     {"step": 2, "valid_bits_per_byte": 5.5},
     {"step": 4, "bytes": 3000, "train_bits_per_byte": 4.0},
 ]
 
 
-def test_the_curve_is_over_the_bytes_read():
-    axes = loss_curve(LINES)
+def test_the_x_axis_of_the_curve_is_the_bytes_read():
+    axes = loss_curve(RECORDS)
     train, valid = axes.get_lines()
     assert train.get_xydata().tolist() == [[1, 6], [4, 4]]
     assert valid.get_xydata().tolist() == [[1, 5.5]]
@@ -31,11 +31,11 @@ def test_the_curve_is_over_the_bytes_read():
     assert "thousands" in axes.get_xlabel()
 
 
-def test_no_metrics_no_lines():
+def test_a_curve_without_metrics_is_empty():
     assert loss_curve([]).get_lines() == []
 
 
-def test_the_live_curve_redraws_one_picture(monkeypatch):
+def test_the_live_curve_redraws_one_figure(monkeypatch):
     shown = []
 
     class Handle:
@@ -48,10 +48,10 @@ def test_the_live_curve_redraws_one_picture(monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", display)
     curve = LiveCurve(every=1)
-    for line in LINES:
-        curve(line)
+    for record in RECORDS:
+        curve(record)
     assert [kind for kind, _ in shown] == ["new", "update", "update"]
-    assert not plt.get_fignums(), "figures that are shown are closed"
+    assert not plt.get_fignums(), "displayed figures are closed"
 
 
 def test_the_map_sums_neighbouring_keys():
@@ -62,14 +62,14 @@ def test_the_map_sums_neighbouring_keys():
     np.testing.assert_allclose(image.get_array(), expected, atol=1e-6)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "·", "↵"]
     left, right, *_ = image.get_extent()
-    assert (left, right) == (-7, 3), "the memory lies before 0, the segment after"
+    assert (left, right) == (-7, 3), "the memory is before 0, the segment after it"
 
 
-def test_a_map_whose_text_does_not_fit():
-    with pytest.raises(InputError, match="a row for each of 2 bytes"):
+def test_a_map_whose_text_does_not_match():
+    with pytest.raises(InputError, match=r"shape \(2, keys\) for 2 bytes, got \(3, 4\)"):
         attention_map(torch.ones(3, 4), b"ab")
 
 
-def test_every_byte_has_a_mark_of_width_1():
-    marks = [visible_byte(byte) for byte in range(256)]
-    assert all(len(mark) == 1 and mark.isprintable() for mark in marks)
+def test_every_byte_has_one_visible_character():
+    characters = [visible_byte(byte) for byte in range(256)]
+    assert all(len(character) == 1 and character.isprintable() for character in characters)

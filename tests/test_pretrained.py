@@ -1,6 +1,8 @@
-"""The models that ship: whole, small, described by their card, and fit for what the book does."""
+"""The models shipped with the package: small files that agree with their card and their figures."""
 
 import hashlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,23 +13,27 @@ from safetensors import safe_open
 
 import sharnn
 from sharnn.checkpoint import SHIPPED
+from sharnn.sample import sample_bytes
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(SHIPPED.glob("*.safetensors"))
 CARD = (SHIPPED / "README.md").read_text()
+FIGURES = json.loads((SHIPPED / "wiki-small.json").read_text())
+# Read before a fixture replaces the variable for each test.
+ENWIK8 = Path(os.environ.get("SHARNN_DATA") or ROOT / "data") / "enwik8"
 
 
 def card_of(name: str) -> str:
-    """The part of the card that is about one model."""
+    """Returns the section of the card about one model."""
     return CARD.split(f"## `{name}`\n")[1].split("\n## ")[0]
 
 
-def test_the_promised_model_is_there():
+def test_wiki_small_is_shipped():
     assert "wiki-small" in [path.stem for path in FILES]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_card_tells_of_the_file_that_ships(path):
+def test_the_card_describes_the_shipped_file(path):
     content, card = path.read_bytes(), card_of(path.stem)
     assert hashlib.sha256(content).hexdigest() in card
     assert f"{len(content) / 1e6:.1f} MB" in card
@@ -41,20 +47,20 @@ def test_the_card_tells_of_the_file_that_ships(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_is_stored_in_half_precision_and_small(path):
+def test_the_file_is_small_and_in_half_precision(path):
     assert path.stat().st_size < 16e6
     with safe_open(path, framework="pt") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert kinds == {"F16"}
 
 
-def test_it_has_the_size_that_was_promised():
+def test_wiki_small_has_between_3_and_13_million_parameters():
     model = sharnn.load("wiki-small")
     assert 3e6 < model.parameter_count() < 13e6
     assert not model.training
 
 
-def test_it_knows_english_and_the_markup():
+def test_it_predicts_english_with_markup_better_than_the_reverse():
     model = sharnn.load("wiki-small")
     text = b"The [[river]] flows through the city of [[London]] and into the [[North Sea]]. " * 4
     reversed_text = text[::-1]
@@ -62,32 +68,43 @@ def test_it_knows_english_and_the_markup():
     assert sharnn.bits_per_byte(model, reversed_text[:80]) > 4
 
 
-def test_what_it_writes_looks_like_what_it_learned_from():
+def test_generated_text_has_common_english_words():
     model = sharnn.load("wiki-small")
-    written = sharnn.generate(model, b"[[Albert Einstein]] was ", 400, temperature=0.7, seed=1)
-    words = re.findall(rb"[a-z]+", written)
+    text = sharnn.generate(model, b"[[Albert Einstein]] was ", 400, temperature=0.7, seed=1)
+    words = re.findall(rb"[a-z]+", text)
     common = {b"the", b"of", b"and", b"in", b"to", b"a", b"is"}
     assert sum(word in common for word in words) > len(words) / 10
 
 
-@pytest.mark.slow
-def test_the_card_states_what_the_command_line_measures():
-    """On the slice of enwik8 that it has not seen, where enwik8 is in the data folder."""
-    enwik8 = ROOT / "data" / "enwik8"
-    if not enwik8.exists():
-        pytest.skip("needs data/enwik8")
-    with open(enwik8, "rb") as file:
-        file.seek(3_400_000)
-        unseen = file.read(200_000)
-    for path in FILES:
-        stated = re.search(r"\*\*(\d\.\d+)\*\*", card_of(path.stem))[1]
-        measured = sharnn.bits_per_byte(sharnn.load(path.stem), unseen, batch_size=1)
-        assert measured == pytest.approx(float(stated), abs=6e-4)
+def assert_measured(text: bytes, figure: str):
+    measured = sharnn.bits_per_byte(sharnn.load("wiki-small"), text, batch_size=1)
+    assert measured == pytest.approx(float(figure), abs=6e-4)
+
+
+def test_its_figure_on_generated_text_is_right():
+    """A changed model, or changed code that it runs in, changes this figure on every machine."""
+    assert_measured(sample_bytes(FIGURES["sample"]["size"]), FIGURES["sample"]["bits per byte"])
+
+
+def test_the_card_has_the_figure_on_unseen_text():
+    assert f"**{FIGURES['findings']['bits per byte']}**" in card_of("wiki-small")
 
 
 @pytest.mark.slow
-def test_it_loads_and_writes_in_a_process_without_a_network(tmp_path):
-    """A network that is asked for fails; the installed package has all that it needs."""
+@pytest.mark.skipif(not ENWIK8.exists(), reason="needs enwik8: run sharnn data enwik8")
+def test_its_figure_on_unseen_text_is_right():
+    start, stop = (
+        int(number.replace(",", "")) for number in re.findall(r"[\d,]{4,}", FIGURES["text"])
+    )
+    with open(ENWIK8, "rb") as file:
+        file.seek(start)
+        text = file.read(stop - start)
+    assert_measured(text, FIGURES["findings"]["bits per byte"])
+
+
+@pytest.mark.slow
+def test_it_generates_without_a_network(tmp_path):
+    """The installed package has everything it needs: each connection is refused."""
     script = tmp_path / "offline.py"
     script.write_text(
         "import socket\n"

@@ -1,4 +1,4 @@
-"""The paper's run: one command that starts it, goes on with it, and scores it."""
+"""The paper's run: one command that starts it, resumes it, and scores it."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import sharnn
 from sharnn.cli import main
-from sharnn.paper.backup import Keeper
+from sharnn.paper.backup import RunBackup
 from sharnn.paper.reproduce import PUBLISHED, reproduce
 from sharnn.sample import sample_bytes
 
@@ -36,7 +36,7 @@ def text(tmp_path):
     return path
 
 
-def words(settings):
+def options(settings):
     return [word for name, value in settings.items() for word in (flag(name), str(value))]
 
 
@@ -44,7 +44,7 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
-def test_the_presets_are_the_papers_to_the_last_setting():
+def test_the_presets_are_the_papers():
     for preset in PUBLISHED:
         assert sharnn.ModelConfig.preset(preset).dim == 1024
         assert sharnn.Recipe.preset(preset).optimizer == "lamb"
@@ -52,9 +52,9 @@ def test_the_presets_are_the_papers_to_the_last_setting():
     assert sharnn.Recipe.preset("paper").epochs == 25
 
 
-def test_it_scores_the_best_checkpoint_in_the_papers_way(tmp_path, corpus):
+def test_it_scores_the_best_checkpoint_as_the_paper_does(tmp_path, corpus):
     run = reproduce(
-        tmp_path / "run", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress=False
+        tmp_path / "run", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress_bar=False
     )
     best = sharnn.load(tmp_path / "run")
     assert run.test == sharnn.bits_per_byte(best, corpus.test, batch_size=8, segment_length=1024)
@@ -63,37 +63,37 @@ def test_it_scores_the_best_checkpoint_in_the_papers_way(tmp_path, corpus):
     assert "1.100  1.076" in run.table()
 
 
-def test_called_again_it_only_scores_again(tmp_path, corpus):
-    settings = {"model_changes": SHAPE, "recipe_changes": RECIPE, "progress": False}
+def test_calling_it_again_only_scores_again(tmp_path, corpus):
+    settings = {"model_changes": SHAPE, "recipe_changes": RECIPE, "progress_bar": False}
     first = reproduce(tmp_path / "run", corpus, **settings)
     again = reproduce(tmp_path / "run", corpus, **settings)
     assert again.test == first.test
     assert again.result.metrics == []
 
 
-def test_sessions_on_lost_machines_end_as_one_run(tmp_path, corpus):
+def test_sessions_on_lost_machines_give_the_result_of_one_session(tmp_path, corpus):
     whole = reproduce(
-        tmp_path / "whole", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress=False
+        tmp_path / "whole", corpus, model_changes=SHAPE, recipe_changes=RECIPE, progress_bar=False
     )
 
     def session(number, stop_at):
-        """One session on a machine of its own; it is lost after a line of metrics."""
+        """Runs a session on a new machine, which is lost after a line of metrics."""
         out = tmp_path / f"machine{number}"
 
         def cut(line):
             if line["step"] == stop_at:
                 raise ConnectionError("the machine is gone")
 
-        keeper = Keeper(out, tmp_path / "drive", minutes=0)
+        backup = RunBackup(out, tmp_path / "drive", minutes=0)
         changes = {**RECIPE, "log_every": 1}
         return reproduce(
             out,
             corpus,
             model_changes=SHAPE,
             recipe_changes=changes,
-            keeper=keeper,
+            backup=backup,
             on_metrics=cut,
-            progress=False,
+            progress_bar=False,
         )
 
     for number, stop_at in enumerate((3, 5)):
@@ -101,18 +101,18 @@ def test_sessions_on_lost_machines_end_as_one_run(tmp_path, corpus):
             session(number, stop_at)
     last = session(2, None)
     assert last.test == whole.test
-    assert last.result.metrics[0]["step"] == 5, "it went on from the checkpoint of step 4"
+    assert last.result.metrics[0]["step"] == 5, "it must resume from the checkpoint of step 4"
 
 
 def test_a_run_of_another_model_is_refused(tmp_path, corpus):
-    settings = {"recipe_changes": RECIPE, "progress": False}
+    settings = {"recipe_changes": RECIPE, "progress_bar": False}
     reproduce(tmp_path / "run", corpus, model_changes=SHAPE, **settings)
     with pytest.raises(sharnn.InputError, match="holds a run of another model"):
         reproduce(tmp_path / "run", corpus, model_changes={**SHAPE, "dim": 32}, **settings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(tmp_path, capsys):
+def test_without_a_gpu_the_command_is_refused(tmp_path, capsys):
     assert main(["paper", "--out", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
@@ -120,7 +120,7 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_stands_in_for_enwik8(tmp_path, capsys, monkeypatch):
+def test_no_sample_replaces_enwik8(tmp_path, capsys, monkeypatch):
     def offline(file, target):
         raise OSError("no network")
 
@@ -132,9 +132,18 @@ def test_nothing_stands_in_for_enwik8(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_trial_prints_its_figures_and_that_it_is_one(tmp_path, text, capsys):
+def test_a_trial_prints_its_scores_and_that_it_is_a_trial(tmp_path, text, capsys):
     out = str(tmp_path / "run")
-    arguments = ["paper", "--dry-run", "--data", str(text), "--out", out, "--quiet", *words(SHAPE)]
+    arguments = [
+        "paper",
+        "--dry-run",
+        "--data",
+        str(text),
+        "--out",
+        out,
+        "--quiet",
+        *options(SHAPE),
+    ]
     arguments += ["--batch-size", "2", "--segment-length", "16", "--device", "cpu"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -148,9 +157,9 @@ def test_a_trial_prints_its_figures_and_that_it_is_one(tmp_path, text, capsys):
 
 
 @pytest.mark.slow
-def test_killed_and_moved_to_another_machine_it_ends_as_if_nothing_had_happened(tmp_path, text):
-    """What `make paper` runs, as processes: killed, its folder lost, and started again."""
-    settings = words({**SHAPE, **RECIPE, "steps": 60, "segment_length": 32, "log_every": 1})
+def test_a_run_killed_and_moved_to_another_machine_ends_like_an_uninterrupted_one(tmp_path, text):
+    """Runs the command of `make paper` in processes: killed, its folder lost, started again."""
+    settings = options({**SHAPE, **RECIPE, "steps": 60, "segment_length": 32, "log_every": 1})
     settings += ["--dry-run", "--data", str(text), "--quiet", "--threads", "1"]
 
     def start(out):
@@ -179,3 +188,21 @@ def test_killed_and_moved_to_another_machine_it_ends_as_if_nothing_had_happened(
     tensors = load_file(out / "last.safetensors")
     for name, tensor in load_file(tmp_path / "whole" / "last.safetensors").items():
         assert torch.equal(tensor, tensors[name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_restore_a_lost_run_and_score_it_again(tmp_path, text):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "sharnn", "paper", "--out", str(out)]
+    command += ["--keep", f"{out}-drive", *options({**SHAPE, **RECIPE})]
+    command += ["--dry-run", "--data", str(text), "--quiet", "--threads", "1"]
+    printed = []
+    for _ in range(2):
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert process.returncode == 0, process.stderr
+        printed.append(process.stdout)
+        shutil.rmtree(out)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("done after 6 steps")
+    assert printed[0].count("this run ") == 1, "only rank 0 prints"

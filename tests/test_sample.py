@@ -1,4 +1,4 @@
-"""The built-in sample: the same everywhere, shaped like the dump, with facts that come back."""
+"""The built-in sample: the same everywhere, formatted like the dump, with repeated facts."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ import pytest
 from sharnn.sample import sample_bytes
 
 
-def test_it_is_the_same_everywhere_and_of_any_size():
+def test_it_is_the_same_everywhere_in_any_size():
     text = sample_bytes(100_000)
     digest = hashlib.sha256(text).hexdigest()
     assert digest == "200a85b2e3237b1b383c4dafdfc01a825e9331a7da64784ef0bf8c2333bef4cc"
@@ -21,11 +21,11 @@ def test_it_is_the_same_everywhere_and_of_any_size():
         sample_bytes(-1)
 
 
-def test_it_says_that_it_is_not_enwik8():
+def test_it_is_marked_as_not_enwik8():
     assert b"not enwik8" in sample_bytes(300)
 
 
-def test_it_is_the_wikis_markup():
+def test_it_is_valid_wiki_markup():
     text = sample_bytes(200_000).decode(errors="ignore")
     whole = text[: text.rindex("</page>") + len("</page>")] + "</mediawiki>"
     pages = ElementTree.fromstring(whole).findall("page")
@@ -36,7 +36,7 @@ def test_it_is_the_wikis_markup():
         assert "'''" in page.findtext("revision/text")
 
 
-def test_facts_come_back_thousands_of_bytes_later():
+def test_facts_are_repeated_thousands_of_bytes_later():
     text = sample_bytes(400_000).decode(errors="ignore")
     titles = re.findall(r"<title>(.*?)</title>", text)
     assert len(set(titles)) > 0.95 * len(titles)

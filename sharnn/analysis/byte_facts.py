@@ -1,7 +1,6 @@
-"""What the bytes of a text are, without a model: their classes, the tokens, and what came before.
+"""Properties of a text's bytes, found without a model: classes, tokens and earlier occurrences.
 
-All of it is found on the whole text at once, by regular expressions or with numpy, in little more
-than linear time.
+Regular expressions and numpy process the whole text at once, in time that is almost linear.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Later names override earlier ones: a letter inside a link counts as link.
+# Later names take precedence: a letter inside a link counts as link.
 BYTE_CLASSES = ("letter", "digit", "whitespace", "sign", "tag", "link", "title")
 
-# No span crosses a line's end, so that one lone "<" does not swallow half a file. The group is
-# what counts: the tags around a title stay tags.
+# A span never crosses the end of a line. Otherwise a single "<" could extend over half a file.
+# Only the group belongs to the class: the tags around a title remain tags.
 _SPANS = {
     "tag": re.compile(rb"(<[^<>\n]*>)"),
     "link": re.compile(rb"(\[\[[^\[\]\n]*\]\])"),
@@ -26,15 +25,15 @@ _SPANS = {
 _TOKEN = re.compile(
     rb"[A-Za-z\x80-\xff]+"  # a word; the bytes of UTF-8 beyond ASCII count as letters
     rb"|[0-9]+"
-    rb"|</?[A-Za-z][A-Za-z0-9]*/?>"  # a plain tag; one with attributes falls into pieces
+    rb"|</?[A-Za-z][A-Za-z0-9]*/?>"  # a plain tag; a tag with attributes is split
     rb"|&#?[A-Za-z0-9]{1,10};"
     rb"|\[\[|\]\]|\{\{|\}\}|'{2,}|={2,}"
-    rb"|[^A-Za-z0-9\x80-\xff]"  # any other single byte, a space or a line's end too
+    rb"|[^A-Za-z0-9\x80-\xff]"  # any other single byte, including spaces and line ends
 )
 
 
 def _plain_classes() -> Array:
-    """(256,) the class of each byte value outside of any span."""
+    """Returns the class of each byte value outside any span, (256,)."""
     table = np.full(256, BYTE_CLASSES.index("sign"), dtype=np.uint8)
     table[128:] = BYTE_CLASSES.index("letter")
     for byte in range(128):
@@ -48,16 +47,14 @@ def _plain_classes() -> Array:
 
 
 def byte_classes(text: bytes) -> Array:
-    """The class of each byte: what it is, or the markup it stands in.
+    """Classifies each byte by its value or by the markup that contains it.
 
-    A tag is ``<...>``, a link ``[[...]]`` and a title what stands in ``<title>...</title>``, each
-    within one line. All bytes beyond ASCII count as letters: they are parts of UTF-8 characters.
-
-    Args:
-        text: the bytes.
+    A tag is ``<...>``, a link is ``[[...]]``, and a title is the text in ``<title>...</title>``,
+    each within one line. All bytes beyond ASCII count as letters, because they are parts of UTF-8
+    characters.
 
     Returns:
-        (bytes,) uint8, each an index into ``BYTE_CLASSES``.
+        (bytes,) uint8, indices into ``BYTE_CLASSES``.
 
     Example:
         >>> [BYTE_CLASSES[i] for i in byte_classes(b"a [[b]]<")]
@@ -71,16 +68,13 @@ def byte_classes(text: bytes) -> Array:
 
 
 def tokens(text: bytes) -> tuple[list[bytes], Array, Array, Array]:
-    """Cuts a text into words, numbers, pieces of markup and single other bytes.
+    """Splits a text into words, numbers, markup and other single bytes.
 
     Every byte belongs to exactly one token.
 
-    Args:
-        text: the bytes.
-
     Returns:
-        The different strings in the order in which they first occur; for each token the number of
-        its string; and for each token the places of its first byte and of its last.
+        The distinct strings in order of first occurrence, and three int64 arrays (tokens,): the
+        index of each token's string, the position of its first byte and that of its last byte.
 
     Example:
         >>> strings, which, first, last = tokens(b"to [[be]] to")
@@ -89,26 +83,26 @@ def tokens(text: bytes) -> tuple[list[bytes], Array, Array, Array]:
         >>> which.tolist(), last.tolist()
         ([0, 1, 2, 3, 4, 1, 0], [1, 2, 4, 6, 8, 9, 11])
     """
-    numbers: dict[bytes, int] = {}
+    indices: dict[bytes, int] = {}
     which, ends = [], []
     for match in _TOKEN.finditer(text):
-        which.append(numbers.setdefault(match.group(), len(numbers)))
+        which.append(indices.setdefault(match.group(), len(indices)))
         ends.append(match.end())
     last = np.array(ends, dtype=np.int64) - 1
     first = np.concatenate([np.zeros(1, dtype=np.int64), last + 1])[: len(last)]
-    return list(numbers), np.array(which, dtype=np.int64), first, last
+    return list(indices), np.array(which, dtype=np.int64), first, last
 
 
 def earlier_ends(text: bytes, length: int) -> Array:
-    """Where the last few bytes occurred before: the newest earlier place, for every place.
+    """Finds, for each position, the latest earlier occurrence of the bytes that end there.
 
     Args:
-        text: the bytes.
-        length: how many bytes must be the same; the two occurrences may overlap.
+        text: the bytes to search.
+        length: number of bytes that must match; the two occurrences may overlap.
 
     Returns:
-        (bytes,) int64. For each place, the place of the last byte of the newest earlier occurrence
-        of the ``length`` bytes that end there; -1 where there is none.
+        (bytes,) int64: for each position, the position of the last byte of the latest earlier
+        occurrence of the ``length`` bytes that end there, or -1 if there is none.
 
     Example:
         >>> earlier_ends(b"abxabyab", 2).tolist()
@@ -119,12 +113,12 @@ def earlier_ends(text: bytes, length: int) -> Array:
     if windows < 2:
         return found
     symbols = np.frombuffer(text, dtype=np.uint8).astype(np.int64)
-    code = symbols[:windows].copy()  # (windows,) one number for each different string
+    code = symbols[:windows].copy()  # (windows,) one number for each distinct string
     for offset in range(1, length):
         code = code * 256 + symbols[offset : offset + windows]
-        if offset % 3 == 0:  # Numbered anew before it can overflow: exact, unlike a hash.
+        if offset % 3 == 0:  # Renumber before the codes overflow. Unlike a hash, this is exact.
             code = np.unique(code, return_inverse=True)[1].reshape(-1)
-    # A stable sort puts equal strings side by side in the order of their places.
+    # A stable sort places equal strings next to each other, in the order of their positions.
     order = np.argsort(code, kind="stable")
     same = code[order[1:]] == code[order[:-1]]
     found[order[1:][same] + length - 1] = order[:-1][same] + length - 1

@@ -1,18 +1,19 @@
-"""The attention explorer: see what the heads remembered of a text, and what it was good for."""
+"""The attention explorer: an interactive page of a text, its attention and its ablations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharnn.analysis.ablation import keys_between, losses, random_keys, top_keys
-from sharnn.analysis.page import frame, page, payload
+from sharnn.analysis.ablation import ablate, keys_between, random_keys, require_draws, top_keys
+from sharnn.analysis.page import frame, page, page_size, payload
 from sharnn.analysis.replay import Replay
-from sharnn.analysis.trace import Reading, read
+from sharnn.analysis.trace import AttentionTrace, require_head, trace_attention
 from sharnn.checkpoint import load, require_writable, write_atomically
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
@@ -21,171 +22,186 @@ MEGABYTES = 10.0
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What one prediction loses without some remembered positions.
+class AblationResult:
+    """Effect on one prediction of removing some remembered positions.
 
     Args:
-        removed: how many positions were hidden.
-        weight: the share of the attention that they had.
-        bits: bits that the byte costs more; negative where it costs less.
-        random: the mean of the same for as many positions by chance.
-        spread: its standard deviation over the draws.
+        removed: number of removed positions.
+        weight: their share of the attention weight.
+        bits: extra bits that the target costs without them; negative if it costs fewer.
+        random: extra bits without the same number of random positions, averaged over the draws.
+        random_std: standard deviation over the draws.
     """
 
     removed: int
     weight: float
     bits: float
     random: float
-    spread: float
+    random_std: float
 
 
 class Explorer:
-    """A reading that displays itself: the text, where the heads looked, and why it matters.
+    """A trace with an interactive page: the text, its attention, and the effect of ablations.
 
-    The last line of a notebook's cell shows it, in JupyterLab, on Colab, and in a built page that
-    has neither kernel nor network. `LiveExplorer` adds questions to the model.
+    As the last line of a notebook cell it displays itself: in JupyterLab, on Colab, and in a
+    static page without kernel or network. `LiveExplorer` adds forms that run the model.
 
     Args:
-        model: the model.
-        reading: what it read.
-        name: what the page calls the model.
-        megabytes: the most that the page may weigh, in millions of bytes.
+        model: the model that was traced.
+        trace: the trace.
+        name: the model's name on the page.
+        megabytes: maximum size of the page, in millions of bytes.
 
     Attributes:
-        reading: the reading.
-        replay: makes its predictions again with some positions hidden.
-        losses: for each block that has the head, what the bytes lose without some positions.
-        content: what the page shows; the note among its ``notes`` says what had to be dropped.
+        trace: the trace.
+        replay: recomputes the trace's predictions with some positions removed.
+        ablations: an `AblationTable` for each block that has the head.
+        content: the data of the page. If the first targets were dropped to meet the maximum size,
+            one of its ``notes`` says so.
 
     Raises:
-        InputError: the page can't be so small.
+        InputError: even a page with a single target exceeds ``megabytes``.
 
-    Source: paper, simplified attention: its memory and weights are what is shown.
+    Source: paper, simplified attention: the page shows its memory and weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64, memory=100))
-        >>> explorer = explore(model, b"hello <b>world</b> " * 10, watched=20)
-        >>> explorer.reading.watched, "<b>" in explorer.page()
+        >>> explorer = explore(model, b"hello <b>world</b> " * 10, targets=20)
+        >>> explorer.trace.num_targets, "<b>" in explorer.page()
         (20, False)
-        >>> loss = explorer.bits_lost(5, count=10)
-        >>> loss.removed, 0 < loss.weight < 1
+        >>> result = explorer.ablate(5, count=10)
+        >>> result.removed, 0 < result.weight < 1
         (10, True)
     """
 
     def __init__(
-        self, model: SHARNN, reading: Reading, name: str = "model", megabytes: float = MEGABYTES
+        self,
+        model: SHARNN,
+        trace: AttentionTrace,
+        name: str = "model",
+        megabytes: float = MEGABYTES,
     ) -> None:
-        self.model, self.reading, self.megabytes = model, reading, megabytes
-        self.name = name.encode(errors="replace").decode()  # a file's name may be no UTF-8
-        self.replay = Replay(model, reading)
-        self.losses = {block: losses(self.replay, block) for block in reading.weights}
-        self.content = payload(reading, self.losses, self._about(), megabytes)
+        self.model, self.trace, self.megabytes = model, trace, megabytes
+        self.name = name.encode(errors="replace").decode()  # a file name may not be valid UTF-8
+        self.replay = Replay(model, trace)
+        self.ablations = {block: ablate(self.replay, block) for block in trace.weights}
+        self.content = payload(trace, self.ablations, self._about(), self._title(), megabytes)
 
     def _about(self) -> str:
         config = self.model.config
-        bits = self.reading.bits[self.reading.first :].mean().item()
+        bits = self.trace.bits[self.trace.first :].mean().item()
         return (
             f"{self.name}: {self.model.parameter_count():,} parameters, {config.layers} blocks of "
-            f"width {config.dim}, a memory of {self.reading.memory:,} positions; "
+            f"width {config.dim}, a memory of {self.trace.memory_limit:,} positions; "
             f"{bits:.2f} bits per byte on this text"
         )
 
-    def page(self) -> str:
-        """The page as one HTML document that needs no other file and no network.
+    def _title(self) -> str:
+        return f"What the head remembers: {self.name}"
 
-        Returns:
-            The document.
-        """
-        return page(self.content, f"What the head remembers: {self.name}")
+    @cached_property
+    def size(self) -> int:
+        """Size of the page in bytes."""
+        return page_size(self.content, self._title())
+
+    def page(self) -> str:
+        """Returns the page as one HTML document that needs no other file and no network."""
+        return page(self.content, self._title())
 
     def save(self, path: str | Path) -> Path:
-        """Writes the page.
+        """Writes the page and returns its path.
 
         Args:
-            path: where to; a file of this name is replaced when the new one is whole.
-
-        Returns:
-            The path.
+            path: the file to write. An existing file is replaced only once the new one is
+                complete.
 
         Raises:
-            InputError: it can't be written there.
+            InputError: the file can't be written.
         """
         path = require_writable(path)
         write_atomically(path, self.page().encode())
         return path
 
-    def bits_lost(
+    def ablate(
         self,
-        byte: int,
+        target: int,
         *,
         count: int | None = None,
         between: tuple[int, int] | None = None,
         block: int | None = None,
         draws: int = 8,
         seed: int = 0,
-    ) -> Loss:
-        """What the prediction of one watched byte loses when its head can't see some positions.
+    ) -> AblationResult:
+        """Measures how much one prediction depends on some remembered positions.
 
         Args:
-            byte: which watched byte, counted from 0.
-            count: remove so many positions, the most attended.
-            between: or remove those at these distances, nearest and farthest (bytes back).
-            block: the head's block; None for the lowest that has one.
-            draws: how often as many positions are drawn by chance, to compare with.
-            seed: of the draws.
-
-        Returns:
-            The loss in bits, and that by chance.
+            target: index of the target, counted from 0.
+            count: remove this number of positions, the most attended ones.
+            between: or remove the positions from a nearest to a farthest distance, in bytes back.
+            block: the block whose head loses the positions; None for the lowest with a head.
+            draws: number of random draws of the same number of positions, the baseline.
+            seed: seed of the draws.
 
         Raises:
-            InputError: there is no such byte or head, neither or both of ``count`` and
-                ``between`` are given, or they make no sense.
+            InputError: the target or the head does not exist, neither or both of ``count`` and
+                ``between`` are given, or a value is out of range.
         """
-        reading = self.reading
-        if not 0 <= byte < reading.watched:
-            raise InputError(f"byte must be from 0 to {reading.watched - 1}, got {byte}")
-        block = min(reading.weights) if block is None else block
-        if block not in reading.weights:
-            raise InputError(f"block {block} has no head; these have: {sorted(reading.weights)}")
+        trace = self.trace
+        if not 0 <= target < trace.num_targets:
+            raise InputError(f"target must be from 0 to {trace.num_targets - 1}, got {target}")
+        block = min(trace.weights) if block is None else block
+        require_head(self.model, block)
         if (count is None) == (between is None):
             raise InputError("give either count or between")
-        if draws < 2:
-            raise InputError(f"draws must be at least 2 to tell how they differ, got {draws}")
-        weights = reading.weights[block][byte : byte + 1]  # (1, memory)
-        visible = reading.visible[byte : byte + 1]  # (1,)
+        require_draws(draws)
+        weights = trace.weights[block][target : target + 1]  # (1, memory)
+        num_visible = trace.num_visible[target : target + 1]  # (1,)
         if count is not None:
             if count < 1:
                 raise InputError(f"count must be at least 1, got {count}")
-            removed = top_keys(weights, visible, min(count, reading.memory))
+            removed = top_keys(weights, num_visible, min(count, trace.memory_limit))
         else:
             nearest, farthest = between or (1, 1)
             if not 1 <= nearest <= farthest:
-                raise InputError(f"between must be (nearest, farthest) from 1 on, got {between}")
-            if nearest > int(visible):
-                raise InputError(f"this byte's prediction sees only {int(visible)} bytes back")
-            removed = keys_between(visible, reading.memory, nearest, min(farthest, reading.memory))
-        size = int(removed.sum())
+                raise InputError(
+                    "between must be (nearest, farthest) with 1 <= nearest <= farthest, "
+                    f"got {between}"
+                )
+            if nearest > int(num_visible):
+                raise InputError(
+                    f"this target's query attends to distances up to {int(num_visible)}, "
+                    f"got {nearest} as the nearest"
+                )
+            farthest = min(farthest, trace.memory_limit)
+            removed = keys_between(num_visible, trace.memory_limit, nearest, farthest)
+        num_removed = int(removed.sum())
         generator = torch.Generator().manual_seed(seed)
 
-        def lost(hidden: Tensor) -> float:
-            bits = self.replay.bits_without(block, hidden, [byte])
-            return (bits - self.replay.bits[byte]).item()
+        def extra_bits(mask: Tensor) -> float:
+            bits = self.replay.bits_without(block, mask, [target])
+            return (bits - self.replay.bits[target]).item()
 
-        chance = torch.tensor(
-            [lost(random_keys(visible, reading.memory, size, generator)) for _ in range(draws)]
+        masks = (
+            random_keys(num_visible, trace.memory_limit, num_removed, generator)
+            for _ in range(draws)
         )
-        weight = weights[removed].sum().item()
-        return Loss(size, weight, lost(removed), chance.mean().item(), chance.std().item())
+        drawn = torch.tensor([extra_bits(mask) for mask in masks])  # (draws,)
+        return AblationResult(
+            removed=num_removed,
+            weight=weights[removed].sum().item(),
+            bits=extra_bits(removed),
+            random=drawn.mean().item(),
+            random_std=drawn.std().item(),
+        )
 
     def _repr_html_(self) -> str:
         return frame(self.page())
 
     def __repr__(self) -> str:
-        size = len(self.page()) / 1e6
         return (
-            f"Explorer({self.name}: {self.content['watched']:,} watched bytes, "
-            f"memory {self.reading.memory:,}, {size:.1f} MB)"
+            f"Explorer({self.name}: {self.content['num_targets']:,} targets, "
+            f"memory_limit {self.trace.memory_limit:,}, {self.size / 1e6:.1f} MB)"
         )
 
 
@@ -193,29 +209,31 @@ def explore(
     model: SHARNN | str | Path,
     data: Any,
     *,
-    watched: int = 1024,
+    targets: int = 1024,
     start: int | None = None,
-    memory: int | None = None,
+    memory_limit: int | None = None,
     segment_length: int | None = None,
     name: str | None = None,
     megabytes: float = MEGABYTES,
 ) -> Explorer:
-    """Reads a text with a model and shows where its heads looked, byte by byte.
+    """Traces a text with a model and returns an explorer of its attention, byte by byte.
 
     Args:
-        model: a model, or what `sharnn.load` takes.
+        model: a model, or an argument of `sharnn.load`.
         data: bytes, a path, or a uint8 tensor or array.
-        watched: the most bytes to watch; fewer where the data end.
-        start: offset in the data of the first watched byte; None for the first place with a full
-            memory before it (see `sharnn.analysis.trace.read`).
-        memory: M, the most positions a query may see; None takes the model's.
-        segment_length: bytes read at a time; None for 256, or a quarter of M where that is less.
-        name: what the page calls the model; None takes the name it was loaded by.
-        megabytes: the most that the page may weigh, in millions of bytes. Where the watched bytes
-            need more, the first of them are dropped, and the page says so.
+        targets: maximum number of target bytes, whose predictions are traced; fewer if the data
+            end earlier.
+        start: offset in the data of the first target; None for the first position with a full
+            memory before it (see `sharnn.trace_attention`).
+        memory_limit: M, the maximum number of positions a query can attend to; None for the
+            model's.
+        segment_length: number of bytes read at a time; None for 256, or M / 4 if that is less.
+        name: the model's name on the page; None for the name it was loaded by.
+        megabytes: maximum size of the page, in millions of bytes. If the targets need more, the
+            first of them are dropped, and a note on the page says so.
 
     Returns:
-        An object that displays itself, and writes itself with `Explorer.save`.
+        An explorer. A notebook displays it; `Explorer.save` writes its page.
 
     Raises:
         InputError: the model has no head, the data are too short, or a setting is out of range.
@@ -225,17 +243,17 @@ def explore(
     Example:
         >>> from sharnn.config import ModelConfig
         >>> explore(SHARNN(ModelConfig(dim=16, boom_dim=64, memory=50)), b"hello " * 20)
-        Explorer(model: 119 watched bytes, memory 50, 0.1 MB)
+        Explorer(model: 119 targets, memory_limit 50, 0.1 MB)
     """
     if not isinstance(model, SHARNN):
         name = str(model) if name is None else name
         model = load(model)
-    reading = read(
+    trace = trace_attention(
         model,
         data,
-        watched=watched,
+        targets=targets,
         start=start,
-        memory=memory,
+        memory_limit=memory_limit,
         segment_length=segment_length,
     )
-    return Explorer(model, reading, name or "model", megabytes)
+    return Explorer(model, trace, name or "model", megabytes)

@@ -1,7 +1,7 @@
-"""Pictures of a survey: weight by distance, by class of byte, by string, and on followers.
+"""Figures of attention statistics: weight by distance, byte class and string, and on followers.
 
-They need matplotlib (``pip install "sharnn[book]"``). In all of them 1 is an even share, and bars
-of error are two standard errors to each side.
+They need matplotlib (``pip install "sharnn[book]"``). In every figure 1 is an even share, and error
+bars extend two standard errors to each side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sharnn.analysis.byte_facts import BYTE_CLASSES
-from sharnn.analysis.results import Estimate, Survey
+from sharnn.analysis.results import AttentionStatistics, Estimate
 from sharnn.errors import InputError
 from sharnn.plots import BLACK, BLUE, GREY, ORANGE, panels, visible_byte
 
@@ -21,38 +21,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FAINTEST = 1e-3  # relative weights below are drawn as this one: a logarithm has no 0
-LONGEST = 16  # characters of a string that are shown
-RARE = 20  # queries; a class with fewer is left out
+MIN_WEIGHT = 1e-3  # smaller relative weights are drawn as this one: a logarithm has no 0
+MAX_LABEL = 16  # maximum length of a string's label, in characters
+MIN_QUERIES = 20  # classes with fewer queries are left out
 
 
-def distance_figure(survey: Survey, block: int | None = None, axes: Axes | None = None) -> Axes:
-    """Draws how the weight of a head spreads over distance, relative to an even spread.
+def distance_figure(
+    statistics: AttentionStatistics, block: int | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draws the weight of a head in each bin of distances, relative to an even share.
 
     Args:
-        survey: what `sharnn.analysis.statistics.survey` returned.
-        block: the head's block; None for the first that has one.
-        axes: where to draw; None for a new figure.
-
-    Returns:
-        The axes.
+        statistics: the result of `sharnn.attention_statistics`.
+        block: index of the head's block; None for the first block that has a head.
+        axes: axes to draw on; None for a new figure.
 
     Raises:
         InputError: the block has no head, or matplotlib is missing.
 
     Example:
-        >>> from sharnn.analysis.statistics import survey
-        >>> from sharnn import SHARNN, ModelConfig
-        >>> result = survey(SHARNN(ModelConfig(dim=16, boom_dim=64, memory=8)), b"abc" * 10)
-        >>> [label.get_text() for label in distance_figure(result).get_xticklabels()]
+        >>> from sharnn import SHARNN, ModelConfig, attention_statistics
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64, memory=8))
+        >>> axes = distance_figure(attention_statistics(model, b"abc" * 10))
+        >>> [label.get_text() for label in axes.get_xticklabels()]
         ['1', '2', '3-4', '5-8']
     """
-    head = survey.head(block)
+    head = statistics.head(block)
     axes = axes or panels()[0]
-    share = Estimate(head.mass.value / survey.even, head.mass.error / survey.even)
+    share = Estimate(head.mass.value / statistics.even_mass, head.mass.error / statistics.even_mass)
     _even_line(axes)
-    _dots(axes, torch.arange(len(survey.bins)).double(), share, BLUE, "o", "this head")
-    names = [f"{low}-{high}" if low < high else str(low) for low, high in survey.bins]
+    _dots(axes, torch.arange(len(statistics.bins)).double(), share, BLUE, "o", "this head")
+    names = [f"{low}-{high}" if low < high else str(low) for low, high in statistics.bins]
     crowded = len(names) > 6
     axes.set_xticks(
         range(len(names)),
@@ -72,28 +71,27 @@ def distance_figure(survey: Survey, block: int | None = None, axes: Axes | None 
     return axes
 
 
-def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = None) -> Axes:
-    """Draws which classes of byte a head looks at, after which class.
+def class_figure(
+    statistics: AttentionStatistics, block: int | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draws the mean relative weight for each pair of byte classes, of the query and of the key.
 
-    Colours are on a logarithmic scale around 1, orange for more and purple for less. Cells of
-    fewer than 20 queries, and pairs that don't occur, are left grey.
+    The colours follow a logarithmic scale around 1: orange is more than an even share, purple less.
+    Classes with fewer than 20 queries, and pairs that don't occur, are left grey.
 
     Args:
-        survey: what `sharnn.analysis.statistics.survey` returned.
-        block: the head's block; None for the first that has one.
-        axes: where to draw; None for a new figure.
-
-    Returns:
-        The axes.
+        statistics: the result of `sharnn.attention_statistics`.
+        block: index of the head's block; None for the first block that has a head.
+        axes: axes to draw on; None for a new figure.
 
     Raises:
         InputError: the block has no head, or matplotlib is missing.
     """
-    head = survey.head(block)
+    head = statistics.head(block)
     axes = axes or panels(width=7, height=5)[0]
     means = head.by_class.value.clone()  # (classes, classes)
-    means[survey.class_queries < RARE] = torch.nan
-    logs = means.clamp(min=FAINTEST).log2()
+    means[statistics.class_queries < MIN_QUERIES] = torch.nan
+    logs = means.clamp(min=MIN_WEIGHT).log2()
     finite = logs[~logs.isnan()].abs()
     reach = max(1.0, float(finite.max())) if len(finite) else 1.0
     image = axes.imshow(
@@ -105,7 +103,7 @@ def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = N
         number = _cell(float(means[row, column]))
         axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(len(BYTE_CLASSES)), BYTE_CLASSES, rotation=30, ha="right")
-    counts = [f"{count:,}" for count in survey.class_queries.tolist()]
+    counts = [f"{count:,}" for count in statistics.class_queries.tolist()]
     rows = [f"{name} ({count})" for name, count in zip(BYTE_CLASSES, counts, strict=True)]
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(labelsize=9)
@@ -121,30 +119,30 @@ def class_figure(survey: Survey, block: int | None = None, axes: Axes | None = N
 
 
 def recalled_figure(
-    survey: Survey, block: int | None = None, axes: Axes | None = None, count: int = 10
+    statistics: AttentionStatistics,
+    block: int | None = None,
+    axes: Axes | None = None,
+    count: int = 10,
 ) -> Axes:
-    """Draws the strings that a head recalls the most and the least, with their occurrences.
+    """Draws the strings that a head recalls most and least, with their numbers of occurrences.
 
     Args:
-        survey: what `sharnn.analysis.statistics.survey` returned.
-        block: the head's block; None for the first that has one.
-        axes: where to draw; None for a new figure.
-        count: strings at either end.
-
-    Returns:
-        The axes.
+        statistics: the result of `sharnn.attention_statistics`.
+        block: index of the head's block; None for the first block that has a head.
+        axes: axes to draw on; None for a new figure.
+        count: number of strings at each end.
 
     Raises:
         InputError: the block has no head, ``count`` is not positive, or matplotlib is missing.
     """
     if count < 1:
         raise InputError(f"count must be at least 1, got {count}")
-    strings = survey.head(block).recalled
+    strings = statistics.head(block).recalled
     axes = axes or panels(width=6, height=5)[0]
     shown = strings if len(strings) <= 2 * count else strings[:count] + strings[-count:]
-    ratios = torch.tensor([string.ratio for string in shown]).clamp(min=FAINTEST)
+    ratios = torch.tensor([string.ratio for string in shown]).clamp(min=MIN_WEIGHT)
     errors = 2 * torch.tensor([string.error for string in shown]).nan_to_num(0.0)
-    lows = (ratios - errors).clamp(min=FAINTEST)
+    lows = (ratios - errors).clamp(min=MIN_WEIGHT)
     rows = range(len(shown))
     axes.set_xscale("log", base=2)
     axes.barh(
@@ -157,7 +155,7 @@ def recalled_figure(
         error_kw={"ecolor": BLACK, "elinewidth": 1},
     )
     axes.axvline(1, color=GREY, linestyle="--")
-    # A "$" is a dollar: strings are shown as they are, never read as formulas.
+    # Strings are shown literally: a "$" does not start a formula.
     axes.set_yticks(
         rows, [_label(string.text) for string in shown], family="monospace", parse_math=False
     )
@@ -173,7 +171,7 @@ def recalled_figure(
         )
     axes.set_ylim(len(shown) - 0.4, -0.6)
     if shown:
-        # An error as large as its ratio would reach to 0, which is endlessly far: it is cut off.
+        # An error bar as long as its ratio would extend to 0, which is infinitely far on this axis.
         axes.set_xlim(min(float(ratios.min()), 0.5) / 1.5, max(float(ratios.max()), 2.0) * 1.5)
     _plain_ticks(axes, "x")
     if len(shown) < len(strings):
@@ -181,27 +179,26 @@ def recalled_figure(
     if not shown:
         _note(axes, "no string occurs often enough")
     axes.set_xlabel("relative weight on the last byte (1 = even)")
-    axes.set_ylabel("string (right: its occurrences)")
+    axes.set_ylabel("string (right: number of occurrences)")
     return axes
 
 
-def induction_figure(survey: Survey, block: int | None = None, axes: Axes | None = None) -> Axes:
-    """Draws the test for induction: weight on followers, against the same byte elsewhere.
+def induction_figure(
+    statistics: AttentionStatistics, block: int | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draws the test for induction: weight on followers and on the same byte elsewhere.
 
     Args:
-        survey: what `sharnn.analysis.statistics.survey` returned.
-        block: the head's block; None for the first that has one.
-        axes: where to draw; None for a new figure.
-
-    Returns:
-        The axes.
+        statistics: the result of `sharnn.attention_statistics`.
+        block: index of the head's block; None for the first block that has a head.
+        axes: axes to draw on; None for a new figure.
 
     Raises:
         InputError: the block has no head, or matplotlib is missing.
     """
-    tests = survey.head(block).induction
+    tests = statistics.head(block).induction
     axes = axes or panels(width=6)[0]
-    place = torch.arange(len(tests)).double()
+    position = torch.arange(len(tests)).double()
     _even_line(axes)
     values = []
     for name, color, marker, shift in (
@@ -209,22 +206,22 @@ def induction_figure(survey: Survey, block: int | None = None, axes: Axes | None
         ("same_byte", ORANGE, "s", 0.08),
     ):
         estimates = [getattr(test, name) for test in tests]
-        joined = Estimate(
+        stacked = Estimate(
             torch.stack([estimate.value for estimate in estimates]),
             torch.stack([estimate.error for estimate in estimates]),
         )
         label = name if name == "follower" else "same byte elsewhere"
-        _dots(axes, place + shift, joined, color, marker, label)
-        values.append(joined.value)
+        _dots(axes, position + shift, stacked, color, marker, label)
+        values.append(stacked.value)
     labels = [
-        f"{test.length}\n{test.found:,}\n{float(test.right.value):.0%} right"
-        if test.found
+        f"{test.length}\n{test.num_queries:,}\n{float(test.accuracy.value):.0%} right"
+        if test.num_queries
         else f"{test.length}\nnone"
         for test in tests
     ]
     axes.set_xticks(range(len(tests)), labels, fontsize=8)
     axes.set_xlim(-0.5, len(tests) - 0.5)
-    axes.set_xlabel("last bytes that occurred before; queries;\nright: the same byte follows again")
+    axes.set_xlabel("repeated bytes; number of queries;\nright: the same byte follows again")
     axes.set_ylabel("relative weight (1 = even share)")
     _scale(axes, torch.cat(values))
     _headroom(axes, 0.45)
@@ -232,57 +229,54 @@ def induction_figure(survey: Survey, block: int | None = None, axes: Axes | None
     return axes
 
 
-def survey_figure(survey: Survey, block: int | None = None) -> Figure:
-    """Draws the four pictures of one head in one figure.
+def statistics_figure(statistics: AttentionStatistics, block: int | None = None) -> Figure:
+    """Draws the four plots of one head in one figure of 11 by 8.5 inches.
 
     Args:
-        survey: what `sharnn.analysis.statistics.survey` returned.
-        block: the head's block; None for the first that has one.
-
-    Returns:
-        The figure, 11 by 8.5 inches.
+        statistics: the result of `sharnn.attention_statistics`.
+        block: index of the head's block; None for the first block that has a head.
 
     Raises:
         InputError: the block has no head, or matplotlib is missing.
     """
+    head = statistics.head(block)
+    plots = panels(4, width=11, height=8.5)
     from matplotlib.figure import Figure
 
-    head = survey.head(block)
-    every = panels(4, width=11, height=8.5)
-    figure = every[0].figure
+    figure = plots[0].figure
     assert isinstance(figure, Figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.15))
-    for i, axes in enumerate(every):
+    for i, axes in enumerate(plots):
         axes.set_subplotspec(grid[i])
-    distance_figure(survey, block, every[0]).set_title("By distance")
-    induction_figure(survey, block, every[1]).set_title("On what followed the same bytes before")
-    recalled_figure(survey, block, every[2]).set_title("Most and least recalled strings")
-    class_figure(survey, block, every[3]).set_title("By class of byte")
+    distance_figure(statistics, block, plots[0]).set_title("By distance")
+    induction_figure(statistics, block, plots[1]).set_title("On bytes that followed a repeat")
+    recalled_figure(statistics, block, plots[2]).set_title("Most and least recalled strings")
+    class_figure(statistics, block, plots[3]).set_title("By class of byte")
     number, largest = float(head.effective_number.value), float(head.largest.value)
     figure.suptitle(
-        f"Head of block {head.block}: {survey.queries:,} queries that see "
-        f"{survey.visible_keys:,.0f} keys; effective number {number:,.0f}, "
-        f"largest weight {largest:.2g}",
+        f"Head of block {head.block}: {statistics.num_queries:,} queries that see "
+        f"{statistics.mean_num_visible:,.0f} keys on average; effective number {number:,.0f}, "
+        f"mean largest weight {largest:.2g}",
         fontsize=11,
     )
     return figure
 
 
 def _label(text: bytes) -> str:
-    """A string in a picture, shortened where it is long."""
-    marks = "".join(map(visible_byte, text[: LONGEST + 1]))
-    return marks if len(marks) <= LONGEST else marks[: LONGEST - 1] + "…"
+    """Returns a string as a label, shortened if it is long."""
+    marks = "".join(map(visible_byte, text[: MAX_LABEL + 1]))
+    return marks if len(marks) <= MAX_LABEL else marks[: MAX_LABEL - 1] + "…"
 
 
 def _cell(value: float) -> str:
-    """A relative weight in few characters."""
+    """Formats a relative weight in at most four characters."""
     if value < 0.005:
         return "<.01"
     return f"{value:.2f}" if value < 9.995 else f"{value:.0f}"
 
 
 def _power(value: float) -> str:
-    """A power of 2 in full, 1/8 or 1 or 64."""
+    """Formats a power of 2 as a whole number or a fraction: 64, 1, 1/8."""
     return f"{round(value):,}" if value > 0.9 else f"1/{round(1 / value):,}"
 
 
@@ -290,14 +284,16 @@ def _even_line(axes: Axes) -> None:
     axes.axhline(1, color=GREY, linestyle="--", label="even share")
 
 
-def _dots(axes: Axes, place: Tensor, values: Estimate, color: str, marker: str, label: str) -> None:
-    """Means with two standard errors to each side; places without a mean stay empty."""
+def _dots(
+    axes: Axes, position: Tensor, values: Estimate, color: str, marker: str, label: str
+) -> None:
+    """Draws means with two standard errors to each side; NaN means are left out."""
     known = ~values.value.isnan()
-    middle = values.value[known].clamp(min=FAINTEST)
+    middle = values.value[known].clamp(min=MIN_WEIGHT)
     error = 2 * values.error[known].nan_to_num(0.0)
-    low = (middle - error).clamp(min=FAINTEST)
+    low = (middle - error).clamp(min=MIN_WEIGHT)
     axes.errorbar(
-        place[known].numpy(),
+        position[known].numpy(),
         middle.numpy(),
         torch.stack([middle - low, error]).numpy(),
         fmt=marker,
@@ -309,15 +305,15 @@ def _dots(axes: Axes, place: Tensor, values: Estimate, color: str, marker: str, 
 
 
 def _scale(axes: Axes, values: Tensor) -> None:
-    """A logarithmic axis where the values lie far apart, else one that shows 1."""
-    known = values[~values.isnan()].clamp(min=FAINTEST)
+    """Makes the y axis logarithmic if the values, or a value and 1, differ by a factor of 8."""
+    known = values[~values.isnan()].clamp(min=MIN_WEIGHT)
     if len(known) and float(known.max() / known.min().clamp(max=1)) > 8:
         axes.set_yscale("log", base=2)
         _plain_ticks(axes, "y")
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:
-    """Powers of 2 written as numbers, few enough to be read."""
+    """Labels an axis, "x" or "y", with a readable number of powers of 2."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -327,7 +323,7 @@ def _plain_ticks(axes: Axes, which: str) -> None:
 
 
 def _headroom(axes: Axes, share: float) -> None:
-    """Room above the data for words."""
+    """Extends the y axis upwards by a share of its length, as room for text."""
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(axes.get_ylim())
     axes.set_ylim(top=float(scale.inverted().transform([high + share * (high - low)])[0]))

@@ -1,7 +1,7 @@
-"""The explorer with a kernel behind it: it answers what its page asks.
+"""The explorer with a kernel behind it: its page can trace new texts and remove positions.
 
-It needs anywidget (``pip install "sharnn[book]"``). The page and the kernel send each other small
-dictionaries; ``what`` names the question or the answer.
+It needs anywidget (``pip install "sharnn[book]"``). The page and the kernel exchange small
+dictionaries; ``type`` is the kind of a request or response.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from sharnn.analysis.explorer import Explorer, Loss
-from sharnn.analysis.trace import read
+from sharnn.analysis.explorer import AblationResult, Explorer
+from sharnn.analysis.trace import trace_attention
 from sharnn.errors import InputError
 
-LONGEST_MEMORY = 20_000  # rows; more would make a page of many megabytes
-LONGEST_TEXT = 1_000_000  # bytes
-WATCHED = 1024  # bytes of a new text, the last ones, that can be chosen
+MAX_MEMORY_LIMIT = 20_000  # rows; more would make a page of many megabytes
+MAX_TEXT = 1_000_000  # bytes
+MAX_TARGETS = 1024  # the last bytes of a new text, which can be selected
 
 
 class LiveExplorer:
-    """An explorer whose page can ask the model: read this text, remove these positions.
+    """An explorer whose page can run the model: trace another text, remove chosen positions.
 
-    The last line of a notebook's cell shows it. In a page without a kernel it is the explorer that
-    it was made from.
+    As the last line of a notebook cell it displays itself. On a page without a kernel, the
+    explorer that it was made from is displayed instead.
 
     Args:
-        explorer: what it shows first.
+        explorer: the explorer to show first.
 
     Attributes:
-        explorer: what it shows now; another after each text that was read.
-        widget: what the notebook displays.
+        explorer: the current explorer; a new one after each traced text.
+        widget: the widget that the notebook displays.
 
     Raises:
-        InputError: anywidget is missing.
+        InputError: anywidget is not installed.
     """
 
     def __init__(self, explorer: Explorer) -> None:
@@ -43,109 +43,115 @@ class LiveExplorer:
             raise InputError("a live explorer needs anywidget: pip install anywidget") from error
         script = (files("sharnn.analysis") / "assets" / "live.js").read_text(encoding="utf-8")
         self.widget = anywidget.AnyWidget(_esm=script)
-        self.widget.on_msg(lambda _widget, question, _buffers: self._receive(question))
+        self.widget.on_msg(lambda _widget, request, _buffers: self._receive(request))
 
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What the kernel answers to one question of the page.
+    def respond(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns the kernel's response to one request of the page.
 
         Args:
-            question: ``what`` and, depending on it, more: ``"page"``; ``"hello"``; ``"read"`` with
-                ``text`` and ``memory``; ``"remove"`` with ``block``, ``chosen`` and either
-                ``count`` or ``nearest`` and ``farthest``.
+            request: its ``type`` and the fields of that type: ``"page"`` and ``"hello"`` have
+                none; ``"trace"`` has ``text`` and ``memory_limit``; ``"ablate"`` has ``block``,
+                ``target``, and either ``count`` or ``nearest`` and ``farthest``.
 
         Returns:
-            The answer, with a line to show as its ``text``; ``"problem"`` where the question makes
-            no sense.
+            The response; its ``text`` is a line to display. Its type is ``"error"`` if the
+            request is invalid.
         """
         try:
-            match question.get("what"):
+            match request.get("type"):
                 case "page":
-                    return {"what": "page", "page": self.explorer.page()}
+                    return {"type": "page", "page": self.explorer.page()}
                 case "hello":
-                    memory = self.explorer.reading.memory
-                    return {"what": "hello", "memory": memory, "longest": LONGEST_MEMORY}
-                case "read":
-                    return self._read(question)
-                case "remove":
-                    return self._remove(question)
-            raise InputError(f"the page asked for {question.get('what')!r}")
+                    limit = self.explorer.trace.memory_limit
+                    return {"type": "hello", "memory_limit": limit, "maximum": MAX_MEMORY_LIMIT}
+                case "trace":
+                    return self._trace(request)
+                case "ablate":
+                    return self._ablate(request)
+            raise InputError(f"unknown request {request.get('type')!r}")
         except InputError as error:
-            return {"what": "problem", "about": question.get("what"), "text": str(error)}
+            return {"type": "error", "request": request.get("type"), "text": str(error)}
 
-    def _receive(self, question: dict[str, Any]) -> None:
+    def _receive(self, request: dict[str, Any]) -> None:
         try:
-            self.widget.send(self.answer(question))
+            self.widget.send(self.respond(request))
         except Exception as error:
-            # The page waits for an answer; whatever went wrong, it must hear of it.
-            about, text = question.get("what"), f"the kernel failed: {error!r}"
-            self.widget.send({"what": "problem", "about": about, "text": text})
+            # The page waits for a response, whatever went wrong.
+            text = f"the kernel failed: {error!r}"
+            self.widget.send({"type": "error", "request": request.get("type"), "text": text})
             raise
 
-    def _read(self, question: dict[str, Any]) -> dict[str, Any]:
-        memory = question.get("memory")
-        if type(memory) is not int or not 1 <= memory <= LONGEST_MEMORY:
-            raise InputError(f"memory must be a whole number from 1 to {LONGEST_MEMORY:,}")
-        text = question.get("text")
+    def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
+        limit = request.get("memory_limit")
+        if type(limit) is not int or not 1 <= limit <= MAX_MEMORY_LIMIT:
+            raise InputError(
+                f"the memory limit must be a whole number from 1 to {MAX_MEMORY_LIMIT:,}"
+            )
+        text = request.get("text")
         if not isinstance(text, str):
-            raise InputError("give a text to read")
+            raise InputError("enter a text")
         data = text.encode(errors="surrogatepass")  # half a surrogate pair is shown as its bytes
-        if len(data) > LONGEST_TEXT:
-            raise InputError(f"the text has {len(data):,} bytes, {LONGEST_TEXT:,} are the most")
+        if len(data) > MAX_TEXT:
+            raise InputError(f"the text has {len(data):,} bytes; the maximum is {MAX_TEXT:,}")
         old = self.explorer
-        start = max(1, len(data) - WATCHED)
-        reading = read(old.model, data, watched=WATCHED, start=start, memory=memory)
-        self.explorer = Explorer(old.model, reading, old.name, old.megabytes)
+        start = max(1, len(data) - MAX_TARGETS)
+        trace = trace_attention(
+            old.model, data, targets=MAX_TARGETS, start=start, memory_limit=limit
+        )
+        self.explorer = Explorer(old.model, trace, old.name, old.megabytes)
         content = self.explorer.content
-        text = f"Of {len(data):,} bytes the last {content['watched']:,} can be chosen."
-        return {"what": "reading", "payload": content, "text": text if start > 1 else ""}
+        line = f"Of {len(data):,} bytes, the last {content['num_targets']:,} can be selected."
+        return {"type": "trace", "payload": content, "text": line if start > 1 else ""}
 
-    def _remove(self, question: dict[str, Any]) -> dict[str, Any]:
-        block, chosen = _whole(question, "block"), _whole(question, "chosen")
+    def _ablate(self, request: dict[str, Any]) -> dict[str, Any]:
+        block, target = _integer(request, "block"), _integer(request, "target")
         explorer = self.explorer
-        shown = explorer.content["watched"]
-        if not 0 <= chosen < shown:
-            raise InputError(f"chosen must be from 0 to {shown - 1}, got {chosen}")
-        byte = explorer.reading.watched - shown + chosen  # the page may have dropped the first ones
-        if question.get("count") is not None:
-            loss = explorer.bits_lost(byte, block=block, count=_whole(question, "count"))
-            those = f"the {loss.removed:,} most attended"
+        shown = explorer.content["num_targets"]
+        if not 0 <= target < shown:
+            raise InputError(f"target must be from 0 to {shown - 1}, got {target}")
+        index = explorer.trace.num_targets - shown + target  # the page may lack the first targets
+        if request.get("count") is not None:
+            result = explorer.ablate(index, block=block, count=_integer(request, "count"))
+            removed = "the most attended position"
+            if result.removed > 1:
+                removed = f"the {result.removed:,} most attended positions"
         else:
-            near, far = _whole(question, "nearest"), _whole(question, "farthest")
-            loss = explorer.bits_lost(byte, block=block, between=(near, far))
-            those = f"the {loss.removed:,} from {near:,} to {far:,} back"
-        return {"what": "removed", "block": block, "chosen": chosen, "text": in_words(those, loss)}
+            near, far = _integer(request, "nearest"), _integer(request, "farthest")
+            result = explorer.ablate(index, block=block, between=(near, far))
+            removed = f"the positions from {near:,} to {far:,} bytes back"
+        text = describe(removed, result)
+        return {"type": "ablation", "block": block, "target": target, "text": text}
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget for whoever can show it, and the page as it is for whoever can't."""
+        """Returns the widget, and the static page for front ends without widgets."""
         bundle = self.widget._repr_mimebundle_(**options)
         data, metadata = bundle or ({}, {})
         return {**data, "text/html": self.explorer._repr_html_()}, metadata
 
 
-def _whole(question: dict[str, Any], name: str) -> int:
-    """A whole number in a question."""
-    value = question.get(name)
+def _integer(request: dict[str, Any], name: str) -> int:
+    """Returns a field of a request that must be a whole number."""
+    value = request.get(name)
     if type(value) is not int:
         raise InputError(f"{name} must be a whole number")
     return value
 
 
-def in_words(those: str, loss: Loss) -> str:
-    """A loss as the page says it.
+def describe(removed: str, result: AblationResult) -> str:
+    """Returns a sentence that describes an ablation, for the page.
 
     Args:
-        those: the removed positions.
-        loss: what the prediction lost without them.
-
-    Returns:
-        A sentence.
+        removed: the removed positions, in words.
+        result: the effect of removing them.
 
     Example:
-        >>> in_words("the 4 most attended", Loss(4, 0.25, 0.5, -0.001, 0.002))
-        'Without the 4 most attended, which have 25.0% of the weight: +0.500 bits;
-        without as many at random: -0.001 ± 0.002.'
+        >>> result = AblationResult(4, 0.25, 0.5, -0.001, 0.002)
+        >>> print(describe("the 4 most attended positions", result))
+        Without the 4 most attended positions (25.0% of the weight): +0.500 bits.
+        Without 4 random positions: -0.001 ± 0.002.
     """
+    random = f"{result.removed:,} random position{'s' if result.removed > 1 else ''}"
     return (
-        f"Without {those}, which have {loss.weight:.1%} of the weight: {loss.bits:+.3f} bits; "
-        f"without as many at random: {loss.random:+.3f} ± {loss.spread:.3f}."
+        f"Without {removed} ({result.weight:.1%} of the weight): {result.bits:+.3f} bits. "
+        f"Without {random}: {result.random:+.3f} ± {result.random_std:.3f}."
     )

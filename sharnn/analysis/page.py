@@ -1,4 +1,4 @@
-"""The explorer's page: one HTML file that holds a reading, and the script that shows it."""
+"""The explorer's page: one HTML file with the data of a trace and the script that shows it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharnn.analysis.ablation import Losses
-from sharnn.analysis.trace import Reading
+from sharnn.analysis.ablation import AblationTable
+from sharnn.analysis.trace import AttentionTrace
 from sharnn.errors import InputError
 
 SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
-OCTAVES = 24  # from the largest weight down to the faintest that is kept
+OCTAVES = 24  # range of the stored weights, in powers of 2 below the largest
 STEP = OCTAVES / 254  # of log2, between two codes
-GUESSES = 5
-# The page may run what it holds, and ask nobody for anything.
+GUESSES = 5  # predictions stored for each target
+# The page may run its own script and make no request.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
 
 def pack(array: Tensor, kind: str) -> dict[str, str]:
-    """An array as JSON can hold it: base64 of its deflated little-endian bytes.
+    """Packs an array for JSON: its little-endian bytes, deflated, in base64.
 
     Args:
-        array: the numbers, any shape.
-        kind: how to store them: ``"uint8"``, ``"int32"`` or ``"float32"``.
+        array: the numbers, of any shape.
+        kind: the type to store: ``"uint8"``, ``"int32"`` or ``"float32"``.
 
     Returns:
-        ``kind`` and ``data``.
+        A dictionary of ``kind`` and ``data``.
 
     Example:
         >>> unpack(pack(torch.tensor([1.5, 2.0]), "float32"))
@@ -47,236 +47,238 @@ def pack(array: Tensor, kind: str) -> dict[str, str]:
 
 
 def unpack(packed: Mapping[str, str]) -> np.ndarray[Any, Any]:
-    """The numbers that `pack` stored, in one dimension.
-
-    Args:
-        packed: ``kind`` and ``data``.
-
-    Returns:
-        (count,) the numbers.
-    """
+    """Returns the numbers that `pack` stored, in one dimension."""
     data = zlib.decompress(base64.b64decode(packed["data"]))
     return np.frombuffer(data, np.dtype(packed["kind"]).newbyteorder("<")).astype(packed["kind"])
 
 
 def quantise(weights: Tensor) -> tuple[Tensor, float]:
-    """Weights as 8-bit codes on a logarithmic scale.
+    """Quantises weights to 8-bit codes on a logarithmic scale.
 
-    Code 255 is the largest weight, each code below it is `STEP` of log2 less, and 0 is no weight.
-    So a weight is right within half a step, 3.3 %, and one fainter than 2^-24 of the largest is
-    left out.
+    Code 255 is the largest weight, and each code below it is smaller by `STEP` in log2. Code 0
+    is a weight of 0. The relative error is at most half a step, 3.3 %. Weights below 2^-24 of the
+    largest become 0.
 
     Args:
-        weights: any shape, not negative.
+        weights: non-negative numbers, of any shape.
 
     Returns:
         The codes (uint8, the same shape) and log2 of the largest weight.
 
     Example:
-        >>> codes, largest = quantise(torch.tensor([0.5, 0.25, 0.0]))
-        >>> codes, largest
+        >>> codes, log2_largest = quantise(torch.tensor([0.5, 0.25, 0.0]))
+        >>> codes, log2_largest
         (tensor([255, 244,   0], dtype=torch.uint8), -1.0)
-        >>> dequantise(codes, largest)
+        >>> dequantise(codes, log2_largest)
         tensor([0.5000, 0.2433, 0.0000])
     """
-    largest = math.log2(max(float(weights.max()), 2.0**-126))
+    log2_largest = math.log2(max(float(weights.max()), 2.0**-126))
     logarithm = weights.clamp(min=2.0**-126).log2()
-    codes = (255 - (largest - logarithm) / STEP).round().clamp(min=0)
-    return codes.to(torch.uint8), largest
+    codes = (255 - (log2_largest - logarithm) / STEP).round().clamp(min=0)
+    return codes.to(torch.uint8), log2_largest
 
 
-def dequantise(codes: Tensor, largest: float) -> Tensor:
-    """The weights that `quantise` stored.
-
-    Args:
-        codes: uint8, any shape.
-        largest: log2 of the largest weight.
-
-    Returns:
-        float32 of the same shape.
-    """
-    weights = 2.0 ** (largest - STEP * (255 - codes.float()))
+def dequantise(codes: Tensor, log2_largest: float) -> Tensor:
+    """Returns the float32 weights that the codes of `quantise` stand for."""
+    weights = 2.0 ** (log2_largest - STEP * (255 - codes.float()))
     return weights * (codes > 0)
 
 
-def overview_edges(memory: int) -> list[int]:
-    """Distances at which the bands of the overview start, about four to a doubling.
+def overview_edges(memory_limit: int) -> list[int]:
+    """Returns the distances at which the bands of the overview start, about four per doubling.
 
     Args:
-        memory: M, the farthest distance.
+        memory_limit: M, the largest distance.
 
     Returns:
-        The starts, and M + 1 where the last band ends.
+        The starts in order, followed by M + 1, the end of the last band.
 
     Example:
         >>> overview_edges(20)
         [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 16, 19, 21]
     """
-    starts = {round(2 ** (n / 4)) for n in range(4 * math.ceil(math.log2(memory + 1)))}
-    return [*sorted(start for start in starts if start <= memory), memory + 1]
+    starts = {round(2 ** (n / 4)) for n in range(4 * math.ceil(math.log2(memory_limit + 1)))}
+    return [*sorted(start for start in starts if start <= memory_limit), memory_limit + 1]
 
 
-def last_bytes(reading: Reading, count: int) -> Reading:
-    """The reading of the last watched bytes alone, with the memory before them.
-
-    Args:
-        reading: the whole reading.
-        count: how many watched bytes to keep.
-
-    Returns:
-        The smaller reading.
-    """
-    dropped = reading.watched - count
-    first = reading.first + dropped
-    begin = max(0, first - reading.memory)
+def last_targets(trace: AttentionTrace, count: int) -> AttentionTrace:
+    """Returns a trace of the last ``count`` targets only, with the memory before them."""
+    dropped = trace.num_targets - count
+    first = trace.first + dropped
+    begin = max(0, first - trace.memory_limit)
     return dataclasses.replace(
-        reading,
-        text=reading.text[begin:],
+        trace,
+        text=trace.text[begin:],
         first=first - begin,
-        bits=reading.bits[begin:],
-        weights={block: weights[dropped:] for block, weights in reading.weights.items()},
-        visible=reading.visible[dropped:],
-        probabilities=reading.probabilities[dropped:],
+        bits=trace.bits[begin:],
+        weights={block: weights[dropped:] for block, weights in trace.weights.items()},
+        num_visible=trace.num_visible[dropped:],
+        probabilities=trace.probabilities[dropped:],
     )
 
 
 def payload(
-    reading: Reading, losses: Mapping[int, Losses], about: str, megabytes: float
+    trace: AttentionTrace,
+    ablations: Mapping[int, AblationTable],
+    about: str,
+    title: str,
+    megabytes: float,
 ) -> dict[str, Any]:
-    """What the page's script is given. It holds as many of the last watched bytes as fit.
+    """Returns the data of the page, with as many of the last targets as fit.
 
     Args:
-        reading: where the heads looked.
-        losses: for each block that has the head, what the bytes lose without some positions.
-        about: a line on the model.
-        megabytes: the most that the page may weigh, in millions of bytes.
+        trace: the trace to show.
+        ablations: an ablation table for each block that has the head.
+        about: a line that describes the model.
+        title: the title of the page, which counts towards its size.
+        megabytes: maximum size of the page, in millions of bytes.
 
     Returns:
-        Numbers, strings and packed arrays by name. ``notes`` says how exact the weights are, and
-        what was dropped.
+        Numbers, strings and packed arrays by name. ``notes`` states the precision of the weights
+        and the number of targets that were dropped.
 
     Raises:
-        InputError: not even one watched byte fits, or ``megabytes`` is no size.
+        InputError: even a page with a single target is too large, or ``megabytes`` is not
+            positive.
     """
     if not megabytes > 0:
         raise InputError(f"megabytes must be greater than 0, got {megabytes}")
-    total = count = reading.watched
+    total = count = trace.num_targets
+    shell_size = _shell_size(title)
     while True:
-        kept = last_bytes(reading, count)
-        content = _content(kept, losses, total - count, about)
-        size = len(page(content, about).encode()) / 1e6
+        kept = last_targets(trace, count)
+        content = _content(kept, ablations, total - count, about)
+        size = (shell_size + len(_to_json(content))) / 1e6
         if size <= megabytes:
             return content
         if count == 1:
             raise InputError(
-                f"the page needs {size:.2f} MB for a single byte: allow more than "
-                f"{megabytes} megabytes, or read with less memory"
+                f"the page needs {size:.2f} MB for a single target: allow more than "
+                f"{megabytes} megabytes or use a smaller memory limit"
             )
         count = max(1, min(count - 1, int(count * 0.97 * megabytes / size)))
 
 
 def _content(
-    reading: Reading, losses: Mapping[int, Losses], dropped: int, about: str
+    trace: AttentionTrace, ablations: Mapping[int, AblationTable], dropped: int, about: str
 ) -> dict[str, Any]:
-    """The payload of a reading whose first ``dropped`` watched bytes are gone."""
-    some = next(iter(losses.values()))
-    chances, likely = reading.probabilities.topk(min(GUESSES, reading.probabilities.shape[1]))
+    """Returns the payload of a trace whose first ``dropped`` targets have been removed."""
+    table = next(iter(ablations.values()))
+    guesses = trace.probabilities.topk(min(GUESSES, trace.probabilities.shape[1]))
     notes = [
-        "Weights are stored in 8 bits, on a logarithmic scale: each is within "
-        f"{100 * (2 ** (STEP / 2) - 1):.1f} % of the model's, and those below 2^-{OCTAVES} of the "
-        "largest are shown as 0. All other numbers are the model's own.",
-        f"Removed at random: mean and standard deviation of {some.draws} draws.",
+        "Weights are stored in 8 bits on a logarithmic scale: each is within "
+        f"{100 * (2 ** (STEP / 2) - 1):.1f}% of the model's value, and weights below "
+        f"2^-{OCTAVES} of the largest are shown as 0. All other numbers have full precision.",
+        f"Random positions, the same number: mean and standard deviation of {table.draws} draws.",
     ]
     if dropped:
         notes.append(
-            f"To keep the page small, the first {dropped:,} of {dropped + reading.watched:,} "
-            f"watched bytes were dropped."
+            f"To limit the size of the page, the first {dropped:,} of "
+            f"{dropped + trace.num_targets:,} target bytes were dropped."
         )
     return {
         "about": about,
         "notes": notes,
-        "memory": reading.memory,
-        "first": reading.first,
-        "watched": reading.watched,
-        # The byte that loses most without what its head looked at is a good one to begin with.
-        "begin": int(some.top[dropped:, -1].argmax()),
-        "text": pack(torch.tensor(list(reading.text)), "uint8"),
-        "bits": pack(reading.bits, "float32"),
-        "visible": pack(reading.visible, "int32"),
-        "likely": pack(likely, "uint8"),
-        "chances": pack(chances, "float32"),
-        "edges": overview_edges(reading.memory),
-        "counts": list(some.counts),
-        "cuts": [*(nearest for nearest, _ in some.bands), reading.memory + 1],
+        "memory_limit": trace.memory_limit,
+        "first": trace.first,
+        "num_targets": trace.num_targets,
+        # Start with the target that depends most on its most attended positions.
+        "initial_target": int(table.top[dropped:, -1].argmax()),
+        "text": pack(torch.tensor(list(trace.text)), "uint8"),
+        "bits": pack(trace.bits, "float32"),
+        "num_visible": pack(trace.num_visible, "int32"),
+        "guesses": pack(guesses.indices, "uint8"),
+        "guess_probabilities": pack(guesses.values, "float32"),
+        "overview_edges": overview_edges(trace.memory_limit),
+        "counts": list(table.counts),
+        "band_edges": [*(nearest for nearest, _ in table.bands), trace.memory_limit + 1],
         "heads": [
-            _head(block, reading, losses[block], dropped) for block in sorted(reading.weights)
+            _head(block, trace, ablations[block], dropped) for block in sorted(trace.weights)
         ],
     }
 
 
-def _head(block: int, reading: Reading, losses: Losses, dropped: int) -> dict[str, Any]:
-    """What the script needs of one head."""
-    weights = reading.weights[block]  # (watched, memory)
-    codes, largest = quantise(weights)
-    entropy = -(weights * weights.clamp(min=1e-30).log2()).sum(-1)  # (watched,) bits
-    within = weights.cumsum(-1)  # (watched, memory) weight up to each distance
-    edges = torch.tensor(overview_edges(reading.memory)) - 1
-    sums = torch.cat([torch.zeros(len(weights), 1), within], dim=1)  # (watched, memory + 1)
+def _head(block: int, trace: AttentionTrace, table: AblationTable, dropped: int) -> dict[str, Any]:
+    """Returns the payload of one head."""
+    weights = trace.weights[block]  # (targets, memory)
+    codes, log2_largest = quantise(weights)
+    entropy = -(weights * weights.clamp(min=1e-30).log2()).sum(-1)  # (targets,) bits
+    within = weights.cumsum(-1)  # (targets, memory) total weight up to each distance
+    edges = torch.tensor(overview_edges(trace.memory_limit)) - 1
+    sums = torch.cat([torch.zeros(len(weights), 1), within], dim=1)  # (targets, memory + 1)
     return {
         "block": block,
-        "largest": largest,
+        "log2_largest": log2_largest,
         "step": STEP,
         "codes": pack(codes, "uint8"),
-        "effective": pack(2**entropy, "float32"),
+        "effective": pack(2**entropy, "float32"),  # effective number of positions
         "median": pack((within < 0.5).sum(-1) + 1, "int32"),
         "reach": pack((within < 0.9).sum(-1) + 1, "int32"),
         "mass": pack(sums[:, edges[1:]] - sums[:, edges[:-1]], "float32"),
-        "top": pack(losses.top[dropped:], "float32"),
-        "chance": pack(losses.random[dropped:], "float32"),
-        "spread": pack(losses.spread[dropped:], "float32"),
-        "bands": pack(losses.band[dropped:], "float32"),
+        "top": pack(table.top[dropped:], "float32"),
+        "random": pack(table.random[dropped:], "float32"),
+        "random_std": pack(table.random_std[dropped:], "float32"),
+        "by_band": pack(table.by_band[dropped:], "float32"),
     }
 
 
 def page(content: Mapping[str, Any], title: str) -> str:
-    """The whole page: a document that needs no other file and no network.
+    """Returns the page: an HTML document that needs no other file and no network.
 
     Args:
-        content: what `payload` returned.
+        content: the data from `payload`.
         title: the document's title.
-
-    Returns:
-        The HTML.
     """
+    before, after = _shell(title)
+    return f"{before}{_to_json(content)}{after}"
+
+
+def page_size(content: Mapping[str, Any], title: str) -> int:
+    """Returns the size of `page` in bytes, without building it."""
+    return _shell_size(title) + len(_to_json(content))
+
+
+def _shell(title: str) -> tuple[str, str]:
+    """Returns the parts of the page before and after its data."""
     assets = files("sharnn.analysis") / "assets"
 
     def text(name: str) -> str:
         return (assets / name).read_text(encoding="utf-8")
 
-    # Inside a script element only "<" could end it; JSON may write it as an escape.
-    data = json.dumps(content).replace("<", "\\u003c")
     script = "\n".join(text(f"{name}.js") for name in SCRIPTS)
-    return (
+    before = (
         '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{text('explorer.css')}</style>\n</head>\n"
         f"<body>\n{text('explorer.html')}"
-        f'<script type="application/json" id="payload">{data}</script>\n'
+        '<script type="application/json" id="payload">'
+    )
+    after = (
+        "</script>\n"
         f'<script>\n"use strict";\n(() => {{\n{script}\nstart();\n}})();\n</script>\n'
         "</body>\n</html>\n"
     )
+    return before, after
+
+
+def _shell_size(title: str) -> int:
+    """Returns the size in bytes of the page without its data."""
+    return sum(len(part.encode()) for part in _shell(title))
+
+
+def _to_json(content: Mapping[str, Any]) -> str:
+    """Returns the data as ASCII JSON that is safe inside a script element."""
+    # Only "<" could end the element; JSON allows it as an escape.
+    return json.dumps(content).replace("<", "\\u003c")
 
 
 def frame(document: str, height: int = 1500) -> str:
-    """A page inside another: isolated styles and keys, and no file beside it.
+    """Returns the HTML of a frame that contains a page, with its own styles and key bindings.
 
     Args:
         document: the HTML of the page.
-        height: in pixels, until the page sets its own.
-
-    Returns:
-        The HTML of the frame.
+        height: height in pixels, until the page sets its own.
     """
     return (
         f'<iframe title="Attention explorer" srcdoc="{html.escape(document)}" '

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line. Imports the heart and every wing."""
 
 from sharnn.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Commands that make one file from another; each returns the exit code."""
+"""Commands that make one file from another: compress, decompress, export and convert."""
 
 from __future__ import annotations
 
@@ -7,53 +7,109 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sharnn.checkpoint import find_model, load, require_writable, save, write_atomically
-from sharnn.compression.codec import compress, decompress
+import sharnn
+from sharnn.checkpoint import STORAGES, find_model, load, require_writable, save, write_atomically
+from sharnn.cli.parsers import Commands, model_argument, positive, quiet_option
 from sharnn.errors import InputError
-from sharnn.interop.converter import convert
-from sharnn.interop.exporter import export
 from sharnn.model import SHARNN
 
-STREAM = "-"  # stands for standard input or output
+STANDARD_STREAM = "-"  # in place of a file: standard input or output
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds ``sharnn compress``, ``decompress``, ``export`` and ``convert``."""
+    quiet = quiet_option("no progress bar and no sizes")
+    output = "the file to write; - for standard output"
+
+    parser = commands.add(
+        "compress",
+        run_compress,
+        "Compress a file with a model's predictions.",
+        model_argument(),
+        quiet,
+    )
+    parser.add_argument("input", metavar="IN", help="any file; - for standard input")
+    parser.add_argument("output", metavar="OUT", help=output)
+    parser.add_argument(
+        "--lanes",
+        type=positive,
+        help="number of streams coded in parallel; 1 to 64, by size, if not given",
+    )
+    parser.add_argument(
+        "--learn", action="store_true", help="train the model while coding: smaller and slower"
+    )
+
+    parser = commands.add(
+        "decompress",
+        run_decompress,
+        "Restore a file that compress wrote.",
+        model_argument("the model that compressed the file"),
+        quiet,
+    )
+    parser.add_argument("input", metavar="IN", help="a compressed file; - for standard input")
+    parser.add_argument("output", metavar="OUT", help=output)
+
+    parser = commands.add(
+        "export", run_export, "Write a model as ONNX, or in smaller storage.", model_argument()
+    )
+    parser.add_argument("output", metavar="OUT", help="OUT.onnx or OUT.safetensors")
+    parser.add_argument(
+        "--weights",
+        default="float32",
+        choices=STORAGES,
+        help="storage of the weights; int8 takes a quarter of the bytes, "
+        "float16 is for .safetensors only",
+    )
+
+    parser = commands.add("convert", run_convert, "Convert a checkpoint of the author's code.")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="state dict from torch.save, .safetensors or .npz"
+    )
+    parser.add_argument("output", metavar="OUT.safetensors", help="the model to write")
+    parser.add_argument(
+        "--memory", type=positive, default=5000, help="maximum number of rows a query can attend to"
+    )
+    parser.add_argument("--dropout", type=float, default=0.1, help="dropout for further training")
 
 
 def run_compress(options: argparse.Namespace) -> int:
-    """``sharnn compress``."""
-    return _turn(
-        options,
-        lambda model, content: compress(
+    """Executes ``sharnn compress``."""
+
+    def compress(model: SHARNN, content: bytes) -> bytes:
+        return sharnn.compress(
             model,
             content,
-            lanes=options.lanes,
+            num_streams=options.lanes,
             learn=options.learn,
-            progress=not options.quiet,
-        ),
-    )
+            progress_bar=not options.quiet,
+        )
+
+    return _transform(options, compress)
 
 
 def run_decompress(options: argparse.Namespace) -> int:
-    """``sharnn decompress``."""
+    """Executes ``sharnn decompress``."""
 
-    def restore(model: SHARNN, content: bytes) -> bytes:
+    def decompress(model: SHARNN, content: bytes) -> bytes:
         try:
-            return decompress(model, content, progress=not options.quiet)
+            return sharnn.decompress(model, content, progress_bar=not options.quiet)
         except InputError as error:
             raise InputError(f"{options.input}: {error}") from error
 
-    return _turn(options, restore)
+    return _transform(options, decompress)
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """``sharnn export``."""
-    _require_apart(options.output, find_model(options.model))
+    """Executes ``sharnn export``."""
+    _require_other_file(options.output, find_model(options.model))
     model = load(options.model)
-    export(model, options.output, weights=options.weights)
+    sharnn.export(model, options.output, storage=options.weights)
     line = f"{_size(options.output)}, {options.weights}"
     if options.output.endswith(".onnx"):
         config = model.config
         parts = 2 * config.layers + config.head_count
         line += (
-            f"; x (batch, time) and {parts} parts of the state to "
+            f"; maps x (batch, time) and {parts} tensors of state to "
             f"logits (batch, time, {config.vocab_size}) and the next state"
         )
     print(line)
@@ -61,9 +117,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """``sharnn convert``."""
-    _require_apart(options.output, options.checkpoint)
-    model = convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
+    """Executes ``sharnn convert``."""
+    _require_other_file(options.output, options.checkpoint)
+    model = sharnn.convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
     save(model, options.output)
     config = model.config
     heads = ",".join(map(str, config.attention_layers)) or "none"
@@ -74,28 +130,28 @@ def run_convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _turn(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes]) -> int:
-    """Reads model and input, and writes what the function makes of them: all of it, or nothing."""
-    if options.output != STREAM:
-        files = [options.input] if options.input != STREAM else []
-        _require_apart(options.output, find_model(options.model), *files)
+def _transform(options: argparse.Namespace, function: Callable[[SHARNN, bytes], bytes]) -> int:
+    """Reads model and input, and writes the function's result completely or not at all."""
+    if options.output != STANDARD_STREAM:
+        files = [options.input] if options.input != STANDARD_STREAM else []
+        _require_other_file(options.output, find_model(options.model), *files)
     elif sys.stdout is None:
         raise InputError("can't write to standard output: it is closed")
-    model, content = load(options.model), _content(options.input)
-    made = function(model, content)
-    if options.output == STREAM:
-        sys.stdout.buffer.write(made)
+    model, content = load(options.model), _read_input(options.input)
+    result = function(model, content)
+    if options.output == STANDARD_STREAM:
+        sys.stdout.buffer.write(result)
         sys.stdout.buffer.flush()
     else:
-        write_atomically(Path(options.output), made)
+        write_atomically(Path(options.output), result)
     if not options.quiet:
-        print(f"{options.input}: {len(content):,} -> {len(made):,} bytes", file=sys.stderr)
+        print(f"{options.input}: {len(content):,} -> {len(result):,} bytes", file=sys.stderr)
     return 0
 
 
-def _content(source: str) -> bytes:
-    """All bytes of a file, or of standard input."""
-    if source == STREAM:
+def _read_input(source: str) -> bytes:
+    """Returns all bytes of a file, or of standard input."""
+    if source == STANDARD_STREAM:
         if sys.stdin is None:
             raise InputError("can't read standard input: it is closed")
         return sys.stdin.buffer.read()
@@ -105,12 +161,12 @@ def _content(source: str) -> bytes:
         raise InputError(f"can't read {source}: {error.strerror or error}") from error
 
 
-def _require_apart(output: str, *sources: str | Path) -> None:
-    """Refuses an output that can't be written, or that would take the place of a source."""
-    place = require_writable(output)
-    for source in map(Path, sources):
-        if place.exists() and source.exists() and place.samefile(source):
-            raise InputError(f"{source} would be overwritten by its own output: name another")
+def _require_other_file(output: str, *inputs: str | Path) -> None:
+    """Raises an error if an output can't be written or would overwrite an input."""
+    path = require_writable(output)
+    for source in map(Path, inputs):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"the output would overwrite {source}: name another file")
 
 
 def _size(path: str) -> str:

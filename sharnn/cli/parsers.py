@@ -1,26 +1,31 @@
-"""Command-line flags: a parser that says what is wrong in one line, and flags from dataclasses."""
+"""Argument parsing: one-line errors, options from dataclass fields, and shared parent parsers."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
-import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from sharnn.data import parse_split
 from sharnn.errors import InputError
+from sharnn.recipe import DEVICES
+from sharnn.settings import help_texts
+
+Command = Callable[[argparse.Namespace], int]  # returns the exit code
+SOURCES = "enwik8|sample|FILE"
+NOT_OPTIONS = ("vocab_size", "collapsed")  # bytes have 256 values; collapse() is for after training
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
+    """A parser that raises an `InputError` for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:  # noqa: D102 (argparse's own)
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
-class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except those without information (None, False and the empty string)."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, ""):
@@ -28,17 +33,97 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, as the type of an argument.
+class Commands:
+    """The subcommands of a parser.
 
     Args:
-        text: what was given.
+        parser: the main parser.
+    """
 
-    Returns:
-        The number.
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._subparsers = parser.add_subparsers(
+            metavar="COMMAND", required=True, parser_class=Parser
+        )
+
+    def add(self, name: str, run: Command, text: str, *parents: Parser) -> Parser:
+        """Adds a command and returns its parser.
+
+        Args:
+            name: the word after ``sharnn``.
+            run: the function that executes the command.
+            text: one line for the help.
+            parents: parsers whose arguments the command shares; see `model_argument` and others.
+        """
+        parser = self._subparsers.add_parser(
+            name, help=text, description=text, parents=parents, formatter_class=HelpFormatter
+        )
+        parser.set_defaults(command=run)
+        return parser
+
+
+def model_argument(help: str = "run folder, .safetensors file or shipped name") -> Parser:
+    """Returns a parent parser with the argument MODEL."""
+    parent = Parser(add_help=False)
+    parent.add_argument("model", metavar="MODEL", help=help)
+    return parent
+
+
+def data_option(help: str, required: bool = False) -> Parser:
+    """Returns a parent parser with the option ``--data``."""
+    parent = Parser(add_help=False)
+    parent.add_argument("--data", required=required, nargs="+", metavar=SOURCES, help=help)
+    return parent
+
+
+def split_option() -> Parser:
+    """Returns a parent parser with the option ``--split``."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--split",
+        type=parse_split,
+        metavar="TRAIN,VALID,TEST",
+        help="fractions or byte counts of the three parts; 0.9,0.05,0.05 if not given",
+    )
+    return parent
+
+
+def threads_option() -> Parser:
+    """Returns a parent parser with the option ``--threads``."""
+    parent = Parser(add_help=False)
+    parent.add_argument("--threads", type=positive, help="CPU threads; torch's choice if not given")
+    return parent
+
+
+def device_option() -> Parser:
+    """Returns a parent parser with the option ``--device``."""
+    parent = Parser(add_help=False)
+    parent.add_argument("--device", default="auto", choices=DEVICES, help="device of the model")
+    return parent
+
+
+def memory_option() -> Parser:
+    """Returns a parent parser with the option ``--memory``."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--memory",
+        type=positive,
+        help="maximum number of rows a query can attend to; the model's if not given",
+    )
+    return parent
+
+
+def quiet_option(help: str = "no progress bar") -> Parser:
+    """Returns a parent parser with the option ``--quiet``."""
+    parent = Parser(add_help=False)
+    parent.add_argument("--quiet", action="store_true", help=help)
+    return parent
+
+
+def positive(text: str) -> int:
+    """Parses an argument that must be a whole number of at least 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: ``text`` is not such a number.
 
     Example:
         >>> positive("12")
@@ -49,50 +134,46 @@ def positive(text: str) -> int:
     return int(text)
 
 
-_FIXED = ("vocab_size", "collapsed")  # bytes are always 256; collapsing comes after training
-
-
 def add_fields(parser: argparse.ArgumentParser, title: str, preset: Any) -> None:
-    """Adds one flag for each field of a dataclass; its docstring is the help.
+    """Adds one option per field of a dataclass made with `sharnn.settings.setting`.
 
     Args:
-        parser: gets the flags.
-        title: heads them in the help.
-        preset: an instance, whose values the help shows. A flag that is not given sets nothing.
+        parser: the parser to extend.
+        title: heading of the options in the help.
+        preset: an instance, whose values are shown in the help. An option that is not given sets
+            nothing; see `given_fields`.
     """
     group = parser.add_argument_group(title)
-    texts = _field_texts(type(preset))
+    texts = help_texts(type(preset))
     for field in dataclasses.fields(preset):
-        if field.name in _FIXED:
+        if field.name in NOT_OPTIONS:
             continue
+        text = texts[field.name].replace("`", "").replace("%", "%%")
         group.add_argument(
             "--" + field.name.replace("_", "-"),
             type=_field_type(str(field.type)),
             default=argparse.SUPPRESS,
             metavar="N,N|none" if "tuple" in str(field.type) else "VALUE",
-            help=f"{texts[field.name]} ({_shown(getattr(preset, field.name))})",
+            help=f"{text} ({_as_option(getattr(preset, field.name))})",
         )
 
 
-def _shown(value: Any) -> str:
-    """A value as it would be given as a flag."""
+def given_fields(options: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Returns the fields of a dataclass that were given as options, by name."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def _as_option(value: Any) -> str:
+    """Returns a value as it is written on the command line."""
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
 
 
-def _field_texts(settings: type) -> dict[str, str]:
-    """What the docstring's Args section says of each field."""
-    section = inspect.getdoc(settings).split("Args:\n")[1].split("\n\n")[0]  # type: ignore[union-attr]
-    texts = {}
-    for entry in re.split(r"\n(?=    \S)", section):
-        names, _, text = entry.strip().partition(": ")
-        for name in names.split(", "):
-            sentence = " ".join(text.split()).split(". ")[0].rstrip(".")
-            texts[name] = sentence.replace("`", "").replace("%", "%%")
-    return texts
-
-
 def _field_type(annotation: str) -> Callable[[str], Any]:
-    """Turns a flag's text into a value of an annotated type; ``none`` is None or an empty tuple."""
+    """Returns a function that parses an option's text as a value of an annotated type.
+
+    The word ``none`` becomes None or an empty tuple, if the type allows it.
+    """
 
     def parse(text: str) -> Any:
         if text.lower() == "none" and "tuple" in annotation:
@@ -104,19 +185,5 @@ def _field_type(annotation: str) -> Callable[[str], Any]:
         kind = annotation.split(" ")[0]
         return {"int": int, "float": float, "str": str}[kind](text)
 
-    parse.__name__ = annotation  # argparse says "invalid int | None value"
+    parse.__name__ = annotation  # argparse prints "invalid int | None value"
     return parse
-
-
-def changes(options: argparse.Namespace, settings: type) -> dict[str, Any]:
-    """The fields of a dataclass that were given as flags.
-
-    Args:
-        options: what was parsed.
-        settings: the dataclass.
-
-    Returns:
-        Field names and their values.
-    """
-    names = {field.name for field in dataclasses.fields(settings)}
-    return {name: value for name, value in vars(options).items() if name in names}

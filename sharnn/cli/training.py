@@ -1,294 +1,278 @@
-"""What each command of the command line does with its options; it returns the exit code."""
+"""``sharnn train`` and ``sharnn paper``."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import json
-import os
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharnn.analysis.explorer import explore
-from sharnn.analysis.figures import survey_figure
-from sharnn.analysis.statistics import survey
-from sharnn.checkpoint import load, require_writable
-from sharnn.cli.parsers import changes
-from sharnn.config import ModelConfig
-from sharnn.data import Corpus, Split, load_corpus, open_files
-from sharnn.device import pick_device
-from sharnn.distributed import Ranks, joined, started_rank
-from sharnn.enwik8 import enwik8_path
+from sharnn.checkpoint import load
+from sharnn.cli.data import open_shared_corpus
+from sharnn.cli.exit import FAILED, INTERRUPTED, fail
+from sharnn.cli.parsers import (
+    Commands,
+    add_fields,
+    data_option,
+    given_fields,
+    quiet_option,
+    split_option,
+    threads_option,
+)
+from sharnn.config import PRESETS, ModelConfig
+from sharnn.data import Split
+from sharnn.device import keep_freed_memory, pick_device
+from sharnn.distributed import ProcessGroup, process_group
 from sharnn.errors import InputError
-from sharnn.evaluate import bits_per_byte
-from sharnn.inference.sampling import generate_batch, printable, stream
 from sharnn.model import SHARNN
-from sharnn.paper.backup import Keeper
-from sharnn.paper.reproduce import reproduce
-from sharnn.plots import check_picture_name, save_picture
+from sharnn.paper.backup import RunBackup
+from sharnn.paper.reproduce import PUBLISHED, reproduce
 from sharnn.recipe import Recipe
 from sharnn.run import SETTINGS, Result
 from sharnn.training import resume, train
 
 DEFAULT_PRESET = "small"
-NAMED = (["enwik8"], ["sample"])  # everything else is a file
-INTERRUPTED = 130
-# A trial of the paper's run: a few steps on the way that the whole run takes.
-TRIAL = {"steps": 4, "checkpoint_every": 2, "eval_every": 2, "log_every": 1}
-TRIAL_BYTES = 20_000  # scored in validation and in the test
+# A dry run of the paper's run: a few steps through all its stages.
+DRY_RUN = {"steps": 4, "checkpoint_every": 2, "eval_every": 2, "log_every": 1}
+DRY_RUN_BYTES = 20_000  # scored in validation and test
 
 
-def fail(message: str, code: int, alone: bool = False) -> int:
-    """Says what went wrong. Of several processes the first speaks, or one that failed alone.
-
-    Args:
-        message: what; line breaks become spaces.
-        code: the exit code.
-        alone: speak whichever process this is.
-
-    Returns:
-        The exit code.
-    """
-    rank = started_rank()
-    if rank == 0 or alone:
-        who = f"process {rank}: " if rank else ""
-        print("sharnn: " + who + " ".join(message.split()), file=sys.stderr)
-    return code
+def add_commands(commands: Commands) -> None:
+    """Adds ``sharnn train`` and ``sharnn paper``."""
+    _add_train(commands)
+    _add_paper(commands)
 
 
-def run_data(options: argparse.Namespace) -> int:
-    """``sharnn data``."""
-    corpus = _corpus(options.source, options.split)
-    print(corpus.describe())
-    return 0 if corpus.notice is None else 1
+def _add_train(commands: Commands) -> None:
+    parser = commands.add(
+        "train",
+        run_train,
+        "Train a model, or resume a run.",
+        data_option("the corpus"),
+        split_option(),
+        quiet_option(),
+        threads_option(),
+    )
+    parser.add_argument(
+        "--preset", help=f"model and recipe: {', '.join(PRESETS)} (default: {DEFAULT_PRESET})"
+    )
+    parser.add_argument("--out", metavar="RUN", help="the folder of a new run")
+    parser.add_argument(
+        "--init", metavar="MODEL", help="start from the weights of a run, a file or a shipped model"
+    )
+    parser.add_argument("--resume", metavar="RUN", help="resume this run")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    values = f"(in brackets the values of {DEFAULT_PRESET})"
+    add_fields(parser, f"model {values}", ModelConfig.preset(DEFAULT_PRESET))
+    add_fields(parser, f"recipe {values}", Recipe.preset(DEFAULT_PRESET))
 
 
-def _corpus(source: list[str], split: Split | None) -> Corpus:
-    """The corpus that words on the command line name."""
-    return load_corpus(source[0] if source in NAMED else source, split)
+def _add_paper(commands: Commands) -> None:
+    parser = commands.add(
+        "paper",
+        run_paper,
+        "Train one of the paper's models to the end, and score it.",
+        data_option("the corpus; enwik8 if not given"),
+        split_option(),
+        quiet_option(),
+        threads_option(),
+    )
+    parser.add_argument("--preset", default="paper", choices=PUBLISHED, help="the paper's model")
+    parser.add_argument(
+        "--out", default="runs/paper", metavar="RUN", help="run folder; an existing run is resumed"
+    )
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="copy the run to this folder, and restore it from there"
+    )
+    parser.add_argument("--keep-minutes", type=float, default=20, help="minutes between copies")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only a few steps; trains on the sample if --data is not given",
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    add_fields(parser, "model, for trials with less (in brackets the paper's)", ModelConfig())
+    add_fields(parser, "recipe (in brackets the paper's)", Recipe())
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """The validated settings of a new run."""
+
+    folder: str
+    data: list[str]
+    split: Split | None
+    config: ModelConfig
+    recipe: Recipe
+    initial: SHARNN | None
+    recorded: dict[str, Any]  # additional values for the run's config.json
+    display: dict[str, Any]  # progress_bar and tensorboard
+
+    def start(self, group: ProcessGroup) -> Result:
+        """Trains the model, together with the other processes."""
+        corpus = open_shared_corpus(group, self.data, self.split)
+        return train(
+            self.config,
+            corpus,
+            self.recipe,
+            self.folder,
+            initial=self.initial,
+            settings=self.recorded,
+            **self.display,
+        )
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """The validated settings of a run to resume."""
+
+    folder: str
+    data: list[str] | None  # None for the data recorded in the run folder
+    split: Split | None
+    recipe_changes: dict[str, Any]
+    display: dict[str, Any]  # progress_bar and tensorboard
+
+    def start(self, group: ProcessGroup) -> Result:
+        """Resumes training, together with the other processes."""
+        data, split = self.data, self.split
+        if data is None:
+            recorded = None
+            with group.shared_errors():
+                if group.is_rank0:
+                    recorded = _read_recorded_data(self.folder)
+            data, split = group.broadcast_object(recorded)  # type: ignore[misc]
+        corpus = open_shared_corpus(group, data, split)
+        return resume(self.folder, corpus, self.recipe_changes, **self.display)
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """``sharnn train``."""
-    show = {"progress": not options.quiet, "tensorboard": options.tensorboard}
-    model_changes, recipe_changes = changes(options, ModelConfig), changes(options, Recipe)
-    recipe_changes = _with_limits(recipe_changes)
-    if options.resume is not None:
-        if options.out is not None and Path(options.out) != Path(options.resume):
-            raise InputError("a resumed run stays in its folder: leave out --out")
-        if options.init is not None:
-            raise InputError("--init is for new runs: a resumed run goes on with its own weights")
-        if options.preset is not None:
-            raise InputError("--preset is for new runs: a resumed run keeps its model and recipe")
-        if model_changes:
-            raise InputError(f"--{next(iter(model_changes))} can't change when a run is resumed")
-        with joined() as ranks:
-            source, split = ranks.first(lambda: _recorded_data(options))
-            corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, source, split))
-            result = resume(options.resume, corpus, recipe_changes, **show)
-            return _finish(result, options.resume, ranks, _resuming(options.resume, ranks))
+    """Executes ``sharnn train``."""
+    run = _resumed_run(options) if options.resume is not None else _new_run(options)
+    keep_freed_memory()
+    with process_group() as group:
+        result = run.start(group)
+        command = "sharnn" if group.world_size == 1 else "torchrun ... -m sharnn"
+        hint = f"resume with: {command} train --resume {run.folder}"
+        return _report(result, run.folder, group, hint)
+
+
+def _new_run(options: argparse.Namespace) -> NewRun:
     if options.data is None or options.out is None:
         raise InputError("train needs --data and --out, or --resume (see sharnn train --help)")
     preset = options.preset or DEFAULT_PRESET
     initial = load(options.init) if options.init is not None else None
     shape = ModelConfig.preset(preset) if initial is None else initial.config
-    config = dataclasses.replace(shape, **model_changes)
-    recipe = dataclasses.replace(Recipe.preset(preset), **recipe_changes)
-    settings = {**_recordable(options.data, options.split), "preset": preset}
+    recorded = {**_data_to_record(options.data, options.split), "preset": preset}
     if options.init is not None:
-        settings["init"] = options.init
-    with joined() as ranks:
-        corpus = ranks.in_turn(lambda: _quiet_corpus(ranks, options.data, options.split))
-        result = train(
-            config, corpus, recipe, options.out, initial=initial, settings=settings, **show
-        )
-        return _finish(result, options.out, ranks, _resuming(options.out, ranks))
+        recorded["init"] = options.init
+    return NewRun(
+        folder=options.out,
+        data=options.data,
+        split=options.split,
+        config=dataclasses.replace(shape, **given_fields(options, ModelConfig)),
+        recipe=dataclasses.replace(Recipe.preset(preset), **_recipe_changes(options)),
+        initial=initial,
+        recorded=recorded,
+        display=_display(options),
+    )
 
 
-def _with_limits(recipe_changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes of a recipe in which the limits that were given replace all of the preset's."""
+def _resumed_run(options: argparse.Namespace) -> ResumedRun:
+    if options.out is not None and Path(options.out) != Path(options.resume):
+        raise InputError("a resumed run stays in its folder: omit --out")
+    if options.init is not None:
+        raise InputError("--init is for new runs: a resumed run continues with its own weights")
+    if options.preset is not None:
+        raise InputError("--preset is for new runs: a resumed run keeps its model and recipe")
+    model_changes = given_fields(options, ModelConfig)
+    if model_changes:
+        name = next(iter(model_changes)).replace("_", "-")
+        raise InputError(f"--{name} can't change when a run is resumed")
+    return ResumedRun(
+        folder=options.resume,
+        data=options.data,
+        split=options.split,
+        recipe_changes=_recipe_changes(options),
+        display=_display(options),
+    )
+
+
+def _display(options: argparse.Namespace) -> dict[str, Any]:
+    return {"progress_bar": not options.quiet, "tensorboard": options.tensorboard}
+
+
+def _recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the recipe's fields given as options; given limits replace all of the preset's."""
+    changes = given_fields(options, Recipe)
     limits = {"steps", "epochs", "minutes"}
-    if not limits & recipe_changes.keys():
-        return recipe_changes
-    return {**dict.fromkeys(limits - recipe_changes.keys()), **recipe_changes}
+    if not limits & changes.keys():
+        return changes
+    return {**dict.fromkeys(limits - changes.keys()), **changes}
 
 
-def _quiet_corpus(ranks: Ranks, source: list[str], split: Split | None) -> Corpus:
-    """The corpus; what there is to say about it is said once."""
-    nowhere = contextlib.redirect_stderr(io.StringIO())
-    with contextlib.nullcontext() if ranks.is_first else nowhere:
-        return _corpus(source, split)
-
-
-def _recordable(source: list[str], split: Split | None) -> dict[str, Any]:
-    """What a run writes down of its data; absolute, to be resumed from another folder."""
+def _data_to_record(source: list[str], split: Split | None) -> dict[str, Any]:
+    """Returns the data and split for a run's config.json; paths are absolute, to be found later."""
     paths = [str(Path(word).resolve()) if Path(word).is_file() else word for word in source]
     return {"data": paths, "split": split}
 
 
-def _recorded_data(options: argparse.Namespace) -> tuple[list[str], Split | None]:
-    """The data a run was started with, unless others are given."""
-    if options.data is not None:
-        return options.data, options.split
-    path = Path(options.resume) / SETTINGS
+def _read_recorded_data(folder: str) -> tuple[list[str], Split | None]:
+    """Reads the data and split that `_data_to_record` wrote to a run folder."""
+    path = Path(folder) / SETTINGS
     try:
         settings = json.loads(path.read_text())
         split = settings["split"]
         return settings["data"], tuple(split) if split is not None else None
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} doesn't say what data the run used: give --data") from error
+        raise InputError(f"{path} does not name the run's data: give --data") from error
 
 
-def _resuming(folder: str, ranks: Ranks) -> str:
-    """How a run of ``sharnn train`` is gone on with."""
-    command = "sharnn" if ranks.count == 1 else "torchrun ... -m sharnn"
-    return f"go on with: {command} train --resume {folder}"
-
-
-def _finish(result: Result, folder: str, ranks: Ranks, again: str) -> int:
-    """Says how a run ended, and where it was cut how to go on."""
+def _report(result: Result, folder: str, group: ProcessGroup, hint: str) -> int:
+    """Prints how a run ended and, if it did not complete, how to resume it."""
     if result.reason == "done":
-        if ranks.is_first:
+        if group.is_rank0:
             print(f"{result.message}; saved in {folder}")
         return 0
-    code = INTERRUPTED if result.reason == "interrupted" else 1
-    return fail(f"{result.message}; saved in {folder}, {again}", code)
+    code = INTERRUPTED if result.reason == "interrupted" else FAILED
+    return fail(f"{result.message}; saved in {folder}, {hint}", code)
 
 
 def run_paper(options: argparse.Namespace) -> int:
-    """``sharnn paper``."""
-    model_changes, recipe_changes = changes(options, ModelConfig), changes(options, Recipe)
+    """Executes ``sharnn paper``."""
     source = options.data or ["enwik8"]
+    recipe_changes = _recipe_changes(options)
     if options.dry_run:
         source = options.data or ["sample"]
-        recipe_changes = {**TRIAL, "eval_bytes": TRIAL_BYTES, **recipe_changes}
+        recipe_changes = {**DRY_RUN, "eval_bytes": DRY_RUN_BYTES, **recipe_changes}
+        recipe_changes = {"epochs": None, "minutes": None, **recipe_changes}
     elif "device" not in recipe_changes and pick_device("auto").type == "cpu":
         raise InputError(
-            "the paper's run needs a GPU, and there is none here: --dry-run tries a few steps, "
-            "--device cpu trains on the CPU all the same, for weeks"
+            "the paper's run needs a GPU, and this machine has none: try a few steps with "
+            "--dry-run, or train on the CPU, for weeks, with --device cpu"
         )
-    keeper = None
+    backup = None
     if options.keep is not None:
-        keeper = Keeper(options.out, options.keep, options.keep_minutes)
-    with joined() as ranks:
-        if source == ["enwik8"]:
-            ranks.in_turn(enwik8_path)  # here nothing may stand in for it
-        corpus = ranks.in_turn(lambda: _corpus(source, options.split))
+        backup = RunBackup(options.out, options.keep, options.keep_minutes)
+    keep_freed_memory()
+    with process_group() as group:
+        corpus = open_shared_corpus(group, source, options.split, only_enwik8=True)
         if options.dry_run:
-            corpus = dataclasses.replace(corpus, test=corpus.test[:TRIAL_BYTES])
+            corpus = dataclasses.replace(corpus, test=corpus.test[:DRY_RUN_BYTES])
         run = reproduce(
             options.out,
             corpus,
             preset=options.preset,
-            model_changes=model_changes,
-            recipe_changes=_with_limits(recipe_changes),
-            keeper=keeper,
-            progress=not options.quiet,
-            tensorboard=options.tensorboard,
-            settings=_recordable(source, options.split),
+            model_changes=given_fields(options, ModelConfig),
+            recipe_changes=recipe_changes,
+            backup=backup,
+            settings=_data_to_record(source, options.split),
+            **_display(options),
         )
-        code = _finish(run.result, options.out, ranks, "go on with the same command")
-        if code == 0 and ranks.is_first:
+        code = _report(run.result, options.out, group, "resume with the same command")
+        if code == 0 and group.is_rank0:
             print(run.table())
             if corpus.name != "enwik8" or options.dry_run:
                 print("This was a trial: the paper's figures are for all of enwik8.")
         return code
-
-
-def run_eval(options: argparse.Namespace) -> int:
-    """``sharnn eval``."""
-    model = load(options.model, pick_device(options.device))
-    named = options.data in NAMED
-    part = options.part or ("test" if named else "all")
-    if part == "all" and named:
-        raise InputError(
-            f"--part all scores files; for {options.data[0]} choose train, valid or test"
-        )
-    if part == "all":
-        name, data = " ".join(options.data), open_files(options.data)
-    else:
-        corpus = _corpus(options.data, options.split)
-        name, data = corpus.name, getattr(corpus, part)
-    bits = bits_per_byte(
-        model,
-        data,
-        batch_size=options.batch_size,
-        segment_length=options.segment_length,
-        memory=options.memory,
-    )
-    size = len(data) - 1  # nothing predicts the first byte
-    if options.json:
-        print(json.dumps({"bits_per_byte": bits, "bytes": size, "data": name, "part": part}))
-    else:
-        print(f"{bits:.4f} bits per byte over {size:,} bytes")
-    return 0
-
-
-def run_generate(options: argparse.Namespace) -> int:
-    """``sharnn generate``."""
-    model = load(options.model, pick_device(options.device))
-    prompt = os.fsencode(options.prompt)
-    settings = (
-        options.temperature,
-        options.top_k,
-        options.top_p,
-        options.seed,
-        options.weights,
-    )
-    if options.samples > 1:
-        return _generate_several(model, prompt, options, settings)
-    written = stream(model, prompt, options.length, *settings)
-    if options.raw:
-        for byte in written:
-            sys.stdout.buffer.write(bytes([byte]))
-            sys.stdout.buffer.flush()
-        return 0
-    for text in printable(prompt, written):
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-    sys.stdout.buffer.write(b"\n")
-    return 0
-
-
-def _generate_several(
-    model: SHARNN, prompt: bytes, options: argparse.Namespace, settings: tuple[Any, ...]
-) -> int:
-    """Writes texts one below the other, each under a line with its number."""
-    texts = generate_batch(model, [prompt] * options.samples, options.length, *settings)
-    for number, text in enumerate(texts, start=1):
-        shown = "".join(printable(prompt, iter(text))).encode()
-        heading = f"--- {number} of {len(texts)}\n".encode()
-        sys.stdout.buffer.write(heading + (prompt + text if options.raw else shown) + b"\n")
-    return 0
-
-
-def run_attention(options: argparse.Namespace) -> int:
-    """``sharnn attention``."""
-    # What would stop it at the end is looked at first: a survey takes its time.
-    places = [require_writable(p) for p in (options.out, options.survey) if p is not None]
-    if options.survey is not None:
-        check_picture_name(places[1])
-    model = load(options.model, pick_device(options.device))
-    named = options.data in NAMED
-    data = _corpus(options.data, None).test if named else open_files(options.data)
-    explorer = explore(
-        model,
-        data,
-        watched=options.watched,
-        start=options.start,
-        memory=options.memory,
-        name=Path(options.model).stem,
-        megabytes=options.megabytes,
-    )
-    if options.survey is not None:
-        save_picture(survey_figure(survey(model, data, memory=options.memory)), places[1])
-    path = explorer.save(places[0])
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    for note in explorer.content["notes"]:
-        print(note)
-    if options.survey is not None:
-        print(options.survey)
-    return 0

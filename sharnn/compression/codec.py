@@ -1,4 +1,4 @@
-"""Lossless compression: a model's predictions, an entropy coder, and a file that checks itself."""
+"""Lossless compression with a model's predictions, an entropy coder and checksums."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from sharnn.compression.coder import OTHERWISE, Decoder, Encoder, most_symbols
+from sharnn.compression.coder import (
+    ROUNDING_HINT,
+    Decoder,
+    Encoder,
+    Frequencies,
+    Symbols,
+    max_symbols,
+)
 from sharnn.compression.container import (
     CODED,
     LEARNED,
-    MOST_LANES,
+    MAX_STREAMS,
     STORED,
     Container,
     checksum,
@@ -21,66 +28,66 @@ from sharnn.compression.container import (
 from sharnn.compression.prediction import LearningPredictor, Predictor, reproducible
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_symbols
+from sharnn.streams import cut_streams
 
-Symbols = npt.NDArray[np.int32]
-# Takes frequencies for a byte of each lane, and the places of these bytes; gives the bytes.
-Exchange = Callable[[npt.NDArray[np.float64], npt.NDArray[np.int64]], Symbols]
+Positions = npt.NDArray[np.int64]  # (streams,)
+# Codes one byte of each stream: takes its frequencies and its position, and returns it.
+SymbolCoder = Callable[[Frequencies, Positions], Symbols]
 
-LANE_BYTES = 16_384  # bytes of a lane from which its start without a past costs little
-MOST_BY_DEFAULT = 64
+BYTES_PER_STREAM = 16_384  # in so long a stream, the bits lost at its start hardly count
+MAX_DEFAULT_STREAMS = 64
 
 
-def default_lanes(length: int) -> int:
-    """Lanes for so many bytes: one for each 16 KiB, at least 1 and at most 64.
+def default_num_streams(length: int) -> int:
+    """Returns the default number of streams: one per 16 KiB, at least 1 and at most 64.
 
-    More lanes are faster and compress less, since each starts without a past.
+    More streams are faster, but they compress less, because the model starts each without context.
 
     Args:
-        length: bytes to compress.
-
-    Returns:
-        The number of lanes.
+        length: number of bytes to compress.
 
     Example:
-        >>> default_lanes(1000), default_lanes(200_000), default_lanes(100_000_000)
-        (1, 12, 64)
+        >>> [default_num_streams(length) for length in (1000, 200_000, 100_000_000)]
+        [1, 12, 64]
     """
-    return max(1, min(MOST_BY_DEFAULT, length // LANE_BYTES))
+    return max(1, min(MAX_DEFAULT_STREAMS, length // BYTES_PER_STREAM))
 
 
 def compress(
     model: SHARNN,
     data: bytes,
     *,
-    lanes: int | None = None,
+    num_streams: int | None = None,
     learn: bool = False,
-    progress: bool = False,
+    progress_bar: bool = False,
 ) -> bytes:
-    """Compresses bytes so that `decompress` with the same model gives them back.
+    """Compresses bytes into an archive that `decompress` restores with the same model.
 
-    The data are cut into contiguous lanes that are coded side by side, byte by byte; each lane
-    carries the model's state and memory from its start. A byte costs what the model thinks of it,
-    about what `bits_per_byte` counts with as many streams; each lane's first costs 8 bits. Data
-    that would not get smaller are stored as they are.
+    The data are cut into contiguous streams that are coded in parallel, byte by byte; the model's
+    state and memory are carried along each stream. The size is about what `bits_per_byte` predicts
+    for the same number of streams; the first byte of each stream costs 8 bits. Data that would not
+    get smaller are stored unchanged.
 
-    Everything is computed on one CPU thread in float32. Probabilities come out the same wherever
-    processor, torch and sharnn are the same. Elsewhere float32 may round otherwise; `decompress`
-    then notices by the content's checksum, and gives nothing back. Each lane has a memory of its
-    own, of as many rows as the lane has bytes, or the model's if that has fewer.
+    Everything is computed in float32 on one CPU thread, so that machines with the same processor
+    and the same versions of torch and sharnn compute the same probabilities. Others may round
+    differently; `decompress` then detects that a checksum does not match and raises an error. The
+    memory of a stream has at most as many rows as the stream has bytes.
 
     Args:
-        model: on the CPU; it is left as it is.
+        model: the model, on the CPU; it does not change.
         data: any bytes.
-        lanes: pieces to code side by side, 1 to 1024; None for `default_lanes`.
-        learn: go on training while coding, and while decoding: fewer bytes, slower.
-        progress: show a bar on standard error.
+        num_streams: number of streams, 1 to 1024; None for `default_num_streams`.
+        learn: keep training a copy of the model while coding and decoding, which gives a smaller
+            archive and takes longer.
+        progress_bar: show a progress bar on standard error.
 
     Returns:
-        The compressed bytes: a header of 48 bytes, and the code.
+        The archive: a header of 48 bytes, and the code.
 
     Raises:
-        InputError: the data are no bytes or hold one the model has no symbol for, ``lanes`` is out
-            of range, or the model is not on the CPU, has a single symbol or damaged weights.
+        InputError: ``data`` are not bytes or contain one that is outside the model's vocabulary,
+            ``num_streams`` is out of range, or the model is not on the CPU, has a single symbol or
+            has damaged weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -88,113 +95,132 @@ def compress(
         >>> decompress(model, compress(model, b"the same bytes"))
         b'the same bytes'
     """
-    data = _bytes(data)
-    _require_coding(model)
-    lanes = default_lanes(len(data)) if lanes is None else lanes
-    if type(lanes) is not int or not 1 <= lanes <= MOST_LANES:
-        raise InputError(f"lanes must be a whole number from 1 to {MOST_LANES}, got {lanes!r}")
-    lanes = min(lanes, max(1, len(data)))
+    data = _to_bytes(data)
+    _check_model(model)
+    if num_streams is None:
+        num_streams = default_num_streams(len(data))
+    if type(num_streams) is not int or not 1 <= num_streams <= MAX_STREAMS:
+        raise InputError(
+            f"num_streams (--lanes) must be an integer from 1 to {MAX_STREAMS}, got {num_streams!r}"
+        )
+    num_streams = min(num_streams, max(1, len(data)))
     content = np.frombuffer(data, dtype=np.uint8)
     require_symbols(model, int(content.max(initial=0)))
     encoder = Encoder()
 
-    def write(counts: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> Symbols:
-        symbols = content[places].astype(np.int32)
-        encoder.write(symbols, counts)
+    def encode(frequencies: Frequencies, positions: Positions) -> Symbols:
+        symbols = content[positions].astype(np.int32)
+        encoder.write(symbols, frequencies)
         return symbols
 
-    _code(model, len(data), lanes, learn, write, progress)
+    _code_streams(model, len(data), num_streams, learn, encode, progress_bar)
     method, payload = (LEARNED if learn else CODED), encoder.to_bytes()
     if len(payload) >= len(data):
         method, payload = STORED, data
-    mark = fingerprint(model)
-    return Container(method, lanes, len(data), mark, checksum(data), payload).to_bytes()
+    return Container(
+        method, num_streams, len(data), fingerprint(model), checksum(data), payload
+    ).to_bytes()
 
 
-def decompress(model: SHARNN, data: bytes, *, progress: bool = False) -> bytes:
-    """Gives back what `compress` was given.
+def decompress(model: SHARNN, data: bytes, *, progress_bar: bool = False) -> bytes:
+    """Restores the bytes that were given to `compress`.
 
     Args:
-        model: the model it was compressed with, on the CPU; it is left as it is.
-        data: from `compress`.
-        progress: show a bar on standard error.
+        model: the model that the data were compressed with, on the CPU; it does not change.
+        data: an archive from `compress`.
+        progress_bar: show a progress bar on standard error.
 
     Returns:
-        The content, to the last bit.
+        The content. Wrong content is never returned, because its checksum would not match.
 
     Raises:
-        InputError: the data were not made by `compress`, are of another version, cut short or
-            altered; the model is another one; or this machine computes other probabilities. There
-            is never a wrong result.
+        InputError: ``data`` are not an archive, or the archive is of another version, truncated or
+            damaged; it was compressed with another model; or this machine computes other
+            probabilities.
 
     Example:
         >>> from sharnn.config import ModelConfig
-        >>> decompress(SHARNN(ModelConfig(dim=8, boom_dim=32)), b"no such file")
+        >>> decompress(SHARNN(ModelConfig(dim=8, boom_dim=32)), b"plain text")
         Traceback (most recent call last):
         ...
-        sharnn.errors.InputError: this is no file that sharnn compressed
+        sharnn.errors.InputError: not a sharnn archive
     """
-    packed = Container.from_bytes(_bytes(data))
-    _require_coding(model)
-    mark = fingerprint(model)
-    if mark != packed.fingerprint:
+    archive = Container.from_bytes(_to_bytes(data))
+    _check_model(model)
+    model_fingerprint = fingerprint(model)
+    if model_fingerprint != archive.fingerprint:
         raise InputError(
-            f"the file was compressed with another model: its fingerprint is "
-            f"{packed.fingerprint.hex()}, this model's {mark.hex()}"
+            f"the archive was compressed with another model: its fingerprint is "
+            f"{archive.fingerprint.hex()}, this model's is {model_fingerprint.hex()}"
         )
-    if packed.method == STORED:
-        return packed.payload
-    if packed.length > most_symbols(len(packed.payload), model.config.vocab_size):
+    if archive.method == STORED:
+        return archive.payload
+    if archive.length > max_symbols(len(archive.payload), model.config.vocab_size):
         raise InputError(
-            f"the file is not by sharnn: {len(packed.payload)} bytes can't stand for "
-            f"{packed.length} bytes"
+            f"the archive is invalid: {len(archive.payload)} bytes can't represent "
+            f"{archive.length} bytes"
         )
-    content = np.zeros(packed.length, dtype=np.uint8)
-    decoder = Decoder(packed.payload)
+    content = np.zeros(archive.length, dtype=np.uint8)
+    decoder = Decoder(archive.payload)
 
-    def read(counts: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> Symbols:
-        symbols = decoder.read(counts)
-        content[places] = symbols
+    def decode(frequencies: Frequencies, positions: Positions) -> Symbols:
+        symbols = decoder.read(frequencies)
+        content[positions] = symbols
         return symbols
 
-    _code(model, packed.length, packed.lanes, packed.method == LEARNED, read, progress)
+    learn = archive.method == LEARNED
+    _code_streams(model, archive.length, archive.num_streams, learn, decode, progress_bar)
     restored = content.tobytes()
-    if checksum(restored) != packed.checksum:
-        raise InputError(f"the restored bytes are not those that were compressed: {OTHERWISE}")
+    if checksum(restored) != archive.checksum:
+        raise InputError(f"the restored bytes do not match their checksum: {ROUNDING_HINT}")
     return restored
 
 
-def _bytes(data: bytes) -> bytes:
+def _to_bytes(data: bytes) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InputError(f"data must be bytes, got {type(data).__name__}: encode text first")
     return bytes(data)
 
 
-def _require_coding(model: SHARNN) -> None:
-    """Refuses a model that can't be a coder's."""
+def _check_model(model: SHARNN) -> None:
+    """Raises an error if the model can't be used for coding."""
     device = model.embedding.weight.device.type
     if device != "cpu":
         raise InputError(f"compression runs on the CPU, the model is on {device}: use model.cpu()")
     if model.config.vocab_size < 2:
-        raise InputError("a model of a single symbol has nothing to code: use one of 256")
+        raise InputError("a model with a single symbol can't code bytes: use one with 256 symbols")
 
 
-def _code(
-    model: SHARNN, length: int, lanes: int, learn: bool, exchange: Exchange, progress: bool
+def _code_streams(
+    model: SHARNN,
+    length: int,
+    num_streams: int,
+    learn: bool,
+    code: SymbolCoder,
+    progress_bar: bool,
 ) -> None:
-    """The way through the content that coder and decoder share, one byte of each lane at a time."""
-    shortest, over = divmod(length, lanes)  # the first `over` lanes have one byte more
-    numbers = np.arange(lanes)
-    starts = numbers * shortest + np.minimum(numbers, over)  # (lanes,)
-    # Rows that no lane is long enough to fill would only take room.
-    memory = max(1, min(model.config.memory, shortest + (over > 0)))
-    bar = tqdm(total=length, unit="B", unit_scale=True, disable=not progress)
+    """Codes the content, one byte of each stream at a time; shared by coder and decoder.
+
+    Args:
+        model: the model.
+        length: size of the content in bytes.
+        num_streams: number of streams, at most ``length`` unless the content is empty.
+        learn: keep training a copy of the model.
+        code: encodes or decodes one byte of each stream.
+        progress_bar: show a progress bar on standard error.
+    """
+    starts, lengths = cut_streams(length, num_streams)  # (streams,) each, the longest first
+    longest = int(lengths[0])
+    # A ring buffer allocates all of its rows, and no stream fills more than it has bytes.
+    memory_limit = max(1, min(model.config.memory, longest))
+    bar = tqdm(total=length, unit="B", unit_scale=True, disable=not progress_bar)
     with reproducible(), bar:
-        predictor = (LearningPredictor if learn else Predictor)(model, lanes, memory)
-        for position in range(shortest):
-            symbols = exchange(predictor.next(), starts + position)  # (lanes,)
-            predictor.read(symbols)
-            bar.update(lanes)
-        if over:
-            exchange(predictor.next()[:over], starts[:over] + shortest)
-            bar.update(over)
+        predictor_class = LearningPredictor if learn else Predictor
+        predictor = predictor_class(model, num_streams, memory_limit)
+        for position in range(longest):
+            # Lengths differ by at most 1: only the last byte can be missing in some streams.
+            active = int((lengths > position).sum())
+            symbols = code(predictor.next()[:active], starts[:active] + position)  # (active,)
+            if position + 1 < longest:
+                predictor.read(symbols)
+            bar.update(active)

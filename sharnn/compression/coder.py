@@ -1,4 +1,4 @@
-"""Entropy coding: a model's predictions as whole numbers, and a range coder that takes them."""
+"""Entropy coding: predictions as integer frequencies, and a range coder that uses them."""
 
 from __future__ import annotations
 
@@ -13,94 +13,90 @@ from torch import Tensor
 from sharnn.errors import InputError
 from sharnn.model import require_finite
 
-TOTAL = 2**24  # what the frequencies of one prediction sum to: the coder's own precision
-OTHERWISE = (
-    "this processor or torch rounds otherwise than the one that compressed them, "
-    "so decompress there"
+Frequencies = npt.NDArray[np.float64]  # (streams, vocab_size)
+Symbols = npt.NDArray[np.int32]  # (streams,)
+
+TOTAL = 2**24  # sum of the frequencies of one prediction; 24 bits are the coder's precision
+WORD_BYTES = 4  # the coder writes whole words
+ROUNDING_HINT = (
+    "this machine's processor or torch rounds differently from those that compressed the data, "
+    "so decompress it there"
 )
-WORD = 4  # bytes; the coder writes whole words
 
 
-def frequencies(logits: Tensor) -> npt.NDArray[np.float64]:
-    """A prediction as whole numbers, which coder and decoder share to the last bit.
+def to_frequencies(logits: Tensor) -> Frequencies:
+    """Converts predictions to integers that coder and decoder share to the last bit.
 
-    Every symbol gets at least 1, so that none is impossible, and the likeliest gets what rounding
-    leaves over. The cost is less than 0.0001 bits a symbol.
+    Every symbol gets a frequency of at least 1, so that it can be coded, and the likeliest symbol
+    gets the remainder of the rounding. This costs less than 0.0001 bits per symbol.
 
     Args:
-        logits: (lanes, vocab_size).
+        logits: (streams, vocab_size).
 
     Returns:
-        (lanes, vocab_size) whole numbers, stored as float64; each row sums to 2^24.
+        (streams, vocab_size) integers, stored as float64; each row sums to 2^24.
 
     Raises:
         InputError: the logits are not finite.
 
     Example:
-        >>> frequencies(torch.tensor([[0.0, 0.0, -99.0]])).tolist()
+        >>> to_frequencies(torch.tensor([[0.0, 0.0, -99.0]])).tolist()
         [[8388608.0, 8388607.0, 1.0]]
     """
     require_finite(logits)
     # f = 1 + floor((2^24 - V) softmax(logits))
     spare = TOTAL - logits.shape[1]
-    counts = torch.softmax(logits.double(), dim=1).mul_(spare).floor_().add_(1)
-    rest = TOTAL - counts.sum(dim=1, keepdim=True)  # (lanes, 1)
-    return counts.scatter_add_(1, counts.argmax(dim=1, keepdim=True), rest).numpy()
+    frequencies = torch.softmax(logits.double(), dim=1).mul_(spare).floor_().add_(1)
+    rest = TOTAL - frequencies.sum(dim=1, keepdim=True)  # (streams, 1)
+    likeliest = frequencies.argmax(dim=1, keepdim=True)  # (streams, 1)
+    return frequencies.scatter_add_(1, likeliest, rest).numpy()
 
 
-def bits(
-    counts: npt.NDArray[np.float64], symbols: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
-    """What symbols cost that are coded with these frequencies.
+def code_lengths(frequencies: Frequencies, symbols: Symbols) -> npt.NDArray[np.float64]:
+    """Returns the ideal code length of each symbol, (streams,) bits.
 
     Args:
-        counts: (lanes, vocab_size) from `frequencies`.
-        symbols: (lanes,).
-
-    Returns:
-        (lanes,) bits.
+        frequencies: (streams, vocab_size) from `to_frequencies`.
+        symbols: (streams,).
 
     Example:
-        >>> bits(np.array([[2.0**23, 2.0**22, 2.0**22]]), np.array([1], dtype=np.int32))
+        >>> code_lengths(np.array([[2.0**23, 2.0**22, 2.0**22]]), np.array([1], dtype=np.int32))
         array([2.])
     """
-    return -np.log2(counts[np.arange(len(symbols)), symbols] / TOTAL)
+    return -np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL)
 
 
-def most_symbols(code_bytes: int, vocab_size: int) -> int:
-    """The most symbols that a code of this size can stand for.
+def max_symbols(code_bytes: int, vocab_size: int) -> int:
+    """Returns the maximum number of symbols that a code of the given size can represent.
 
-    The others of a vocabulary have at least 1 each, so no symbol is quite free.
+    It is finite because no symbol is free: each of the others has a frequency of at least 1.
 
     Args:
-        code_bytes: size of the code; the coder may leave out its last word.
+        code_bytes: size of the code; the coder may omit its last word.
         vocab_size: V, at least 2.
 
-    Returns:
-        Their number.
-
     Example:
-        >>> most_symbols(1, vocab_size=2) > 10**8
+        >>> max_symbols(1, vocab_size=2) > 10**8
         True
     """
     # f <= 2^24 - (V - 1)
-    least = -math.log2(1 - (vocab_size - 1) / TOTAL)  # bits
-    return math.ceil(8 * (code_bytes + WORD) / least)
+    shortest = -math.log2(1 - (vocab_size - 1) / TOTAL)  # bits
+    return math.ceil(8 * (code_bytes + WORD_BYTES) / shortest)
 
 
 class Encoder:
-    """Writes symbols, each in about as many bits as its frequency says.
+    """Encodes symbols, each in about -log2(frequency / 2^24) bits.
 
-    The range coder is that of `constriction`. It adds 1 to whole numbers that sum to 2^24 - V, so
-    it is given each frequency less 1.
+    It wraps the range coder of `constriction`, which adds 1 to integers that sum to 2^24 - V.
+    Therefore it receives each frequency minus 1.
 
     Example:
         >>> encoder = Encoder()
-        >>> counts = frequencies(torch.zeros(1, 4))
+        >>> frequencies = to_frequencies(torch.zeros(1, 4))
         >>> for symbol in (3, 0, 2):
-        ...     encoder.write(np.array([symbol], dtype=np.int32), counts)
+        ...     encoder.write(np.array([symbol], dtype=np.int32), frequencies)
         >>> decoder = Decoder(encoder.to_bytes())
-        >>> [int(decoder.read(counts)[0]) for _ in range(3)]
+        >>> [int(decoder.read(frequencies)[0]) for _ in range(3)]
         [3, 0, 2]
     """
 
@@ -108,54 +104,53 @@ class Encoder:
         self._coder = constriction.stream.queue.RangeEncoder()
         self._family = constriction.stream.model.Categorical(lazy=True, perfect=False)
 
-    def write(self, symbols: npt.NDArray[np.int32], counts: npt.NDArray[np.float64]) -> None:
-        """Appends one symbol of each lane.
+    def write(self, symbols: Symbols, frequencies: Frequencies) -> None:
+        """Appends one symbol of each stream.
 
         Args:
-            symbols: (lanes,).
-            counts: (lanes, vocab_size) from `frequencies`.
+            symbols: (streams,).
+            frequencies: (streams, vocab_size) from `to_frequencies`.
         """
-        self._coder.encode(symbols, self._family, counts - 1)
+        self._coder.encode(symbols, self._family, frequencies - 1)
 
     def to_bytes(self) -> bytes:
-        """What was written so far; whole words of 4 bytes, little-endian.
-
-        Returns:
-            The bytes.
-        """
+        """Returns the code so far, in whole little-endian words of 4 bytes."""
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 
 class Decoder:
-    """Reads what an `Encoder` wrote, given the same frequencies in the same order.
+    """Decodes the symbols of an `Encoder`, given the same frequencies in the same order.
 
     Args:
-        content: from `Encoder.to_bytes`.
+        code: from `Encoder.to_bytes`.
 
     Raises:
-        InputError: it is not a whole number of words.
+        InputError: the size of ``code`` is not a multiple of 4 bytes.
     """
 
-    def __init__(self, content: bytes) -> None:
-        if len(content) % WORD:
-            raise InputError(f"coded bytes come in words of {WORD}, got {len(content)} bytes")
-        words = np.frombuffer(content, dtype="<u4").astype(np.uint32)
+    def __init__(self, code: bytes) -> None:
+        if len(code) % WORD_BYTES:
+            raise InputError(
+                f"the size of a code is a multiple of {WORD_BYTES} bytes, got {len(code)}"
+            )
+        words = np.frombuffer(code, dtype="<u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
         self._family = constriction.stream.model.Categorical(lazy=True, perfect=False)
 
-    def read(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-        """Reads one symbol of each lane.
+    def read(self, frequencies: Frequencies) -> Symbols:
+        """Returns the next symbol of each stream.
 
         Args:
-            counts: (lanes, vocab_size), those that the encoder had.
+            frequencies: (streams, vocab_size), the same as in `Encoder.write`; others give wrong
+                symbols.
 
         Returns:
-            Symbols (lanes,). Other frequencies, or other bytes, give other symbols.
+            (streams,).
 
         Raises:
-            InputError: the code can't come from these frequencies.
+            InputError: no symbols with these frequencies have this code.
         """
         try:
-            return self._coder.decode(self._family, counts - 1)
-        except AssertionError as error:  # the coder's word for a place where no symbol lies
-            raise InputError(f"the code does not fit the predictions: {OTHERWISE}") from error
+            return self._coder.decode(self._family, frequencies - 1)
+        except AssertionError as error:  # raised by constriction if the code is invalid
+            raise InputError(f"the code does not match the predictions: {ROUNDING_HINT}") from error

@@ -1,4 +1,4 @@
-"""The file that compression writes: what its header says, and how damage to it is noticed."""
+"""The file format of compressed archives, with checksums that detect damage."""
 
 from __future__ import annotations
 
@@ -11,129 +11,116 @@ from collections.abc import Iterable, Iterator
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 
-MAGIC = b"\x9dSHA"  # its first byte is no text, so that no text file passes for one
-# To be raised whenever the same model would predict otherwise: another segment or rate of
-# learning, other frequencies, another order of the lanes.
+MAGIC = b"\x9dSHA"  # the first byte is not valid text, so no text file passes for an archive
+# Increase it with every change that makes the same model predict other frequencies or read the
+# streams in another order, such as another segment length or learning rate of `LearningPredictor`.
 VERSION = 1
-MOST_LANES = 1024  # each has a memory of its own: a header must not ask for all there is
-STORED, CODED, LEARNED = range(3)  # how the content was made into the payload
-_LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without gaps
-_CHECK = 8  # bytes of the checksum over header and payload
-HEADER_BYTES = _LAYOUT.size + _CHECK
+MAX_STREAMS = 1024  # each stream has its own memory, and a forged header must not exhaust RAM
+STORED, CODED, LEARNED = range(3)  # values of `Container.method`
+_LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without padding
+_CHECKSUM_BYTES = 8  # size of the checksum over header and payload
+HEADER_BYTES = _LAYOUT.size + _CHECKSUM_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """A compressed file.
+    """The content of an archive.
 
-    Layout: magic bytes, version (1 byte), method (1), lanes (2), length of the content (8),
-    fingerprint of the model (8), checksum of the content (16), checksum of all the rest of the
-    file (8), payload. Numbers are little-endian, checksums are BLAKE2b.
+    Layout: magic bytes, version (1 byte), method (1), number of streams (2), length of the content
+    (8), fingerprint of the model (8), checksum of the content (16), checksum of the rest of the
+    file (8), payload. Numbers are little-endian; checksums are BLAKE2b.
 
     Args:
         method: 0 if the payload is the content itself, 1 if it is coded with a model, 2 if the
-            model learned meanwhile.
-        lanes: pieces that were coded side by side.
-        length: bytes of the content.
-        fingerprint: of the model, see `fingerprint`.
-        checksum: of the content, see `checksum`.
-        payload: what the coder wrote.
+            model also learned while coding.
+        num_streams: number of streams that were coded in parallel.
+        length: size of the content in bytes.
+        fingerprint: of the model, from `fingerprint`.
+        checksum: of the content, from `checksum`.
+        payload: the content or its code.
 
     Example:
-        >>> made = Container(STORED, 1, 5, bytes(8), checksum(b"hello"), b"hello")
-        >>> len(made.to_bytes()) - len(b"hello")
+        >>> archive = Container(STORED, 1, 5, bytes(8), checksum(b"hello"), b"hello")
+        >>> len(archive.to_bytes()) - len(b"hello")
         48
-        >>> Container.from_bytes(made.to_bytes()) == made
+        >>> Container.from_bytes(archive.to_bytes()) == archive
         True
     """
 
     method: int
-    lanes: int
+    num_streams: int
     length: int
     fingerprint: bytes
     checksum: bytes
     payload: bytes
 
     def to_bytes(self) -> bytes:
-        """The whole file.
-
-        Returns:
-            Its bytes.
-        """
+        """Returns the archive as bytes: the header, then the payload."""
         header = _LAYOUT.pack(
             MAGIC,
             VERSION,
             self.method,
-            self.lanes,
+            self.num_streams,
             self.length,
             self.fingerprint,
             self.checksum,
         )
-        return header + _digest(_CHECK, [header, self.payload]) + self.payload
+        return header + _digest(_CHECKSUM_BYTES, [header, self.payload]) + self.payload
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Container:
-        """Reads a whole file.
+    def from_bytes(cls, data: bytes) -> Container:
+        """Parses an archive and verifies its checksum.
 
         Args:
-            content: its bytes.
-
-        Returns:
-            What it holds; every byte of it has been checked.
+            data: from `to_bytes`.
 
         Raises:
-            InputError: it is no such file, of another version, cut short or altered.
+            InputError: ``data`` is not an archive, or is of another version, truncated or damaged.
         """
-        if content[: len(MAGIC)] != MAGIC:
-            raise InputError("this is no file that sharnn compressed")
-        if len(content) < HEADER_BYTES:
+        if data[: len(MAGIC)] != MAGIC:
+            raise InputError("not a sharnn archive")
+        if len(data) < HEADER_BYTES:
             raise InputError(
-                f"the file is cut short: {len(content)} bytes are less than its header"
+                f"the archive is truncated: its header has {HEADER_BYTES} bytes, got {len(data)}"
             )
-        header, payload = content[: _LAYOUT.size], content[HEADER_BYTES:]
-        _, version, method, lanes, length, model, content_sum = _LAYOUT.unpack(header)
+        header, payload = data[: _LAYOUT.size], data[HEADER_BYTES:]
+        _, version, method, num_streams, length, model, content_checksum = _LAYOUT.unpack(header)
         if version != VERSION:
             raise InputError(
-                f"the file is of format {version}, this sharnn reads format {VERSION}: "
-                "use the version that wrote it"
+                f"the archive has format {version}, but this version of sharnn reads format "
+                f"{VERSION}: use the version that wrote it"
             )
-        if _digest(_CHECK, [header, payload]) != content[_LAYOUT.size : HEADER_BYTES]:
-            raise InputError("the file is cut short or altered: its checksum is another")
-        most = max(1, min(length, MOST_LANES))
-        whole = length == len(payload) and content_sum == checksum(payload)
-        if method > LEARNED or not 1 <= lanes <= most or (method == STORED and not whole):
+        if _digest(_CHECKSUM_BYTES, [header, payload]) != data[_LAYOUT.size : HEADER_BYTES]:
+            raise InputError("the archive is truncated or damaged: its checksum does not match")
+        # The checksum matches, but a program other than sharnn may have computed it.
+        stored = length == len(payload) and content_checksum == checksum(payload)
+        if (
+            method > LEARNED
+            or not 1 <= num_streams <= max(1, min(length, MAX_STREAMS))
+            or (method == STORED and not stored)
+        ):
             raise InputError(
-                f"the file is not by sharnn: method {method}, {lanes} lanes, "
+                f"the archive is invalid: method {method}, {num_streams} streams, "
                 f"{len(payload)} bytes for {length}"
             )
-        return cls(method, lanes, length, model, content_sum, payload)
+        return cls(method, num_streams, length, model, content_checksum, payload)
 
 
 def checksum(content: bytes) -> bytes:
-    """The checksum that tells whether content came back.
-
-    Args:
-        content: any bytes.
-
-    Returns:
-        16 bytes of BLAKE2b.
-    """
+    """Returns the checksum of an archive's content, 16 bytes of BLAKE2b."""
     return _digest(16, [content])
 
 
 def fingerprint(model: SHARNN) -> bytes:
-    """A number for a model's predictions: equal weights and shape, equal fingerprint.
-
-    Args:
-        model: the model.
+    """Returns a hash that is equal for models with the same shape and weights.
 
     Returns:
-        8 bytes of BLAKE2b over its configuration, without dropout, and its float32 weights.
+        8 bytes of BLAKE2b over the configuration, without dropout, and the float32 weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
-        >>> fingerprint(SHARNN(ModelConfig(dim=8, boom_dim=32))).hex() != bytes(8).hex()
-        True
+        >>> len(fingerprint(SHARNN(ModelConfig(dim=8, boom_dim=32))))
+        8
     """
     config = {name: value for name, value in model.config.to_dict().items() if name != "dropout"}
 

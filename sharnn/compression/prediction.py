@@ -1,4 +1,4 @@
-"""Predictions that come out the same twice, for a coder and its decoder."""
+"""Reproducible predictions, which coder and decoder compute to the last bit."""
 
 from __future__ import annotations
 
@@ -9,49 +9,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from sharnn.compression.coder import frequencies
+from sharnn.compression.coder import Frequencies, Symbols, to_frequencies
 from sharnn.inference.stepper import Stepper
 from sharnn.memory import State
 from sharnn.model import SHARNN
 
-# Chosen on the start of the test slice, which the weights had not read: 0.3 was better than 0.6 or
-# 1, and with Adam 64 better than 128. On Python 0.6 and 1 were better (see RUNS.md).
-SEGMENT = 64  # bytes of each lane between two steps of learning
+# Chosen on the start of the test slice, which the weights had not read: with SGD 0.3 was better
+# than 0.6 or 1, with Adam 64 was better than 128. On Python code 0.6 and 1 were better (RUNS.md).
+SEGMENT_LENGTH = 64  # bytes of each stream between two learning steps
 LEARNING_RATE = 0.3
-CLIP = 1.0  # the most a gradient's norm may be: odd data must not break the model
+MAX_GRADIENT_NORM = 1.0  # unusual data must not destroy the weights
 
-ONE_AT_A_TIME = threading.RLock()
-# From torch 2.9 on each backend has a setting of its own, and the older call fails once it is used.
-MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
-FULL = "ieee" if MATMUL else "highest"
+SETTINGS_LOCK = threading.RLock()
+# Since torch 2.9 each backend has its own precision setting, and the older function fails once the
+# new setting has been used.
+MATMUL_BACKEND = getattr(torch.backends.mkldnn, "matmul", None)
+FULL_PRECISION = "ieee" if MATMUL_BACKEND else "highest"
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Settings under which the same operations give the same bits; put back afterwards.
+    """Context manager: settings under which the same operations give the same bits.
 
-    One thread, since sums that threads share are rounded in another order; no automatic casts;
-    products in full float32. The settings are the whole process's: a second thread of Python that
-    comes here waits until the first one has left.
-
-    Yields:
-        Nothing.
+    It uses one thread, because sums that threads share are rounded in a different order, and full
+    float32 precision without autocast. The settings apply to the whole process and are restored
+    afterwards. Other Python threads that enter the context meanwhile wait until it is left.
 
     Example:
         >>> with reproducible():
         ...     torch.get_num_threads()
         1
     """
-    with ONE_AT_A_TIME:
+    with SETTINGS_LOCK:
         threads, precision = torch.get_num_threads(), _precision()
         torch.set_num_threads(1)
-        _set_precision(FULL)
+        _set_precision(FULL_PRECISION)
         try:
             with torch.autocast("cpu", enabled=False), torch.inference_mode(False):
                 yield
@@ -61,117 +58,119 @@ def reproducible() -> Iterator[None]:
 
 
 def _precision() -> str:
-    """How products of float32 matrices are computed on the CPU."""
-    if not MATMUL:
+    """Returns the precision setting of float32 matrix products on the CPU."""
+    if not MATMUL_BACKEND:
         return torch.get_float32_matmul_precision()
-    own = str(MATMUL.fp32_precision)
-    # What it inherits must stay so: put back as its own, it would outlive its source.
-    return "none" if own == torch.backends.mkldnn.fp32_precision else own
+    precision = str(MATMUL_BACKEND.fp32_precision)
+    # An inherited value must stay inherited: restored as the backend's own, it would no longer
+    # follow later changes of its source.
+    return "none" if precision == torch.backends.mkldnn.fp32_precision else precision
 
 
 def _set_precision(precision: str) -> None:
-    if MATMUL:
-        MATMUL.fp32_precision = precision
+    if MATMUL_BACKEND:
+        MATMUL_BACKEND.fp32_precision = precision
     else:
         torch.set_float32_matmul_precision(precision)
 
 
 class Predictor:
-    """Predicts the next byte of every lane, from all bytes of that lane before it.
+    """Predicts the next byte of each stream from all previous bytes of that stream.
 
-    Nothing predicts a lane's first byte: any value is as likely, and costs 8 bits where there are
-    256. Coder and decoder go through the same calls: `next`, `read`, `next`, `read`, ... To be used
-    inside `reproducible`.
+    The first byte of a stream gets a uniform prediction, which costs 8 bits for 256 symbols. Coder
+    and decoder make the same calls in turn: `next`, `read`, `next`, `read`, ... Use it inside
+    `reproducible`.
 
     Args:
-        model: on the CPU; it predicts in float32.
-        lanes: streams that are predicted side by side.
-        memory: the most rows a query may see; None takes the model's.
+        model: the model, on the CPU; predictions are computed in float32.
+        num_streams: number of streams.
+        memory_limit: M, the maximum number of rows a query can attend to; None for the model's.
 
     Example:
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
         >>> with reproducible():
-        ...     predictor = Predictor(model, lanes=2)
+        ...     predictor = Predictor(model, num_streams=2)
         ...     predictor.next().shape
         (2, 256)
     """
 
-    def __init__(self, model: SHARNN, lanes: int, memory: int | None = None) -> None:
-        self.stepper = Stepper(model, lanes, memory=memory)
-        self._logits = self.stepper.embedding.new_zeros(lanes, model.config.vocab_size)
+    def __init__(self, model: SHARNN, num_streams: int, memory_limit: int | None = None) -> None:
+        self.stepper = Stepper(model, num_streams, memory_limit=memory_limit)
+        self._logits = self.stepper.embedding.new_zeros(num_streams, model.config.vocab_size)
 
-    def next(self) -> npt.NDArray[np.float64]:
-        """How likely each byte is to come next.
+    def next(self) -> Frequencies:
+        """Returns the frequencies of each stream's next byte.
 
         Returns:
-            (lanes, vocab_size), see `frequencies`.
+            (streams, vocab_size), see `to_frequencies`.
         """
-        return frequencies(self._logits)
+        return to_frequencies(self._logits)
 
-    def read(self, symbols: npt.NDArray[np.int32]) -> None:
-        """Takes the bytes that came.
+    def read(self, symbols: Symbols) -> None:
+        """Reads the next byte of each stream.
 
         Args:
-            symbols: (lanes,).
+            symbols: (streams,).
         """
         self._logits = self.stepper.step(torch.from_numpy(symbols.astype(np.int64)))
 
 
 class LearningPredictor(Predictor):
-    """Goes on training meanwhile: after each segment, one step of gradient descent on it.
+    """A predictor that keeps training: after each segment, one step of gradient descent on it.
 
-    The decoder has read the same bytes by then, and takes the same step.
+    At that point the decoder has decoded the same bytes, so it takes the same step.
 
     Args:
-        model, lanes, memory: as in `Predictor`; the model itself is left as it is.
+        model, num_streams, memory_limit: as in `Predictor`; it trains a copy of the model.
+
+    Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
+    such as Bellard's NNCP (2019) train this way from scratch.
 
     Example:
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
         >>> symbol = np.array([65], dtype=np.int32)
         >>> with reproducible():
-        ...     predictor = LearningPredictor(model, lanes=1)
+        ...     predictor = LearningPredictor(model, num_streams=1)
         ...     for _ in range(200):
         ...         predictor.read(symbol)
         ...     predictor.next().argmax()
         np.int64(65)
-
-    Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
-    such as Bellard's NNCP (2019) learn this way from nothing.
     """
 
-    def __init__(self, model: SHARNN, lanes: int, memory: int | None = None) -> None:
+    def __init__(self, model: SHARNN, num_streams: int, memory_limit: int | None = None) -> None:
         self.model = copy.deepcopy(model).float().eval().requires_grad_(True)
         self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
-        self.state: State | None = None  # before the segment
-        self.columns: list[Tensor] = []  # the segment's bytes so far, (lanes,) each
-        super().__init__(self.model, lanes, memory)
+        self.state: State | None = None  # before the current segment
+        self.columns: list[Tensor] = []  # bytes of the segment so far, (streams,) each
+        super().__init__(self.model, num_streams, memory_limit)
 
-    def read(self, symbols: npt.NDArray[np.int32]) -> None:
-        """Takes the bytes that came, and learns where a segment is full.
+    def read(self, symbols: Symbols) -> None:
+        """Reads the next byte of each stream, and learns if a segment is complete.
 
         Args:
-            symbols: (lanes,).
+            symbols: (streams,).
         """
         self.columns.append(torch.from_numpy(symbols.astype(np.int64)))
-        if len(self.columns) > SEGMENT:
-            self._learn(torch.stack(self.columns, dim=1))  # (lanes, segment + 1)
+        if len(self.columns) > SEGMENT_LENGTH:
+            self._learn(torch.stack(self.columns, dim=1))  # (streams, segment + 1)
             del self.columns[:-1]
         super().read(symbols)
 
     def _learn(self, x: Tensor) -> None:
-        """One step on a segment and what follows each of its bytes."""
+        """Takes one step on a segment: inputs ``x[:, :-1]``, targets ``x[:, 1:]``."""
+        memory_limit = self.stepper.memory_limit
         with torch.enable_grad():
-            # (lanes, segment, vocab_size)
-            logits, _ = self.model(x[:, :-1], self.state, memory=self.stepper.limit)
+            # (streams, segment, vocab_size)
+            logits, _ = self.model(x[:, :-1], self.state, memory_limit=memory_limit)
             loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
         self.optimizer.zero_grad()
         loss.backward()
-        norm = clip_grad_norm_(self.model.parameters(), CLIP, foreach=False)
-        if math.isfinite(norm.item()):  # or the weights were lost, and what follows with them
+        norm = clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM, foreach=False)
+        if math.isfinite(norm.item()):  # otherwise the step would destroy the weights
             self.optimizer.step()
-        # What was remembered stays: rows of the weights that read them.
+        # The state stays as the weights before the step computed it.
         self.state = self.stepper.state()
-        self.stepper = Stepper(self.model, len(x), memory=self.stepper.limit)
+        self.stepper = Stepper(self.model, len(x), memory_limit=memory_limit)
         self.stepper.load_state(self.state)

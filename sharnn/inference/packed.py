@@ -1,57 +1,60 @@
-"""Matrices made ready once for many products with few vectors, as generation needs them."""
+"""Matrix products prepared for speed: one matrix, many products with a few vectors each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.errors import InputError
+from sharnn.checkpoint import to_int8
+from sharnn.errors import InputError, require_choice
 
 Product = Callable[[Tensor], Tensor]
 
-WEIGHTS = ("float32", "int8")
-PIECES = 16
-FEW = 4  # vectors up to which pieces pay on several threads
-LARGE = 4_000_000  # weights from which they pay on a single one
+STORAGES = ("float32", "int8")
+ROW_SLICES = 16  # the rows of a matrix are divided into this many slices
+# With several threads, slicing is faster for up to this many vectors.
+MAX_SLICED_VECTORS = 4
+# With one thread, slicing is faster for one vector and a matrix of at least this many elements.
+MIN_SLICED_ELEMENTS = 4_000_000
 
 
-def pack(weight: Tensor, bias: Tensor | None, weights: str) -> Product:
-    """A function that multiplies vectors with a matrix, whose storage is chosen for speed.
+def pack(weight: Tensor, bias: Tensor | None, storage: str) -> Product:
+    """Returns a function that computes ``x W' + b`` with the matrix in the given storage.
 
-    A product of a matrix and one vector reads each weight once and does nothing else of note, so
-    its time is the time to read them: int8 weights take a quarter of it.
+    The product of a matrix and one vector takes as long as reading the matrix from main memory.
+    An int8 matrix takes a quarter of that time.
 
     Args:
         weight: (rows, columns).
         bias: (rows,), or None.
-        weights: ``"float32"`` or ``"int8"``.
+        storage: ``"float32"`` or ``"int8"``.
 
     Returns:
-        A function from (batch, columns) to ``x W' + b``, (batch, rows).
+        A function from (batch, columns) to (batch, rows).
 
     Raises:
-        InputError: there is no such storage, or not on this device.
+        InputError: ``storage`` is unknown, or not available on the device of ``weight``.
 
     Example:
         >>> product = pack(torch.eye(3), torch.ones(3), "float32")
         >>> product(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[2., 3., 4.]])
     """
-    require_storage(weights, WEIGHTS)
-    if weights == "int8":
+    require_choice("storage", storage, STORAGES)
+    if storage == "int8":
         return Int8Product(weight, bias)
     return FloatProduct(weight, bias)
 
 
 class FloatProduct:
-    """A product in the weights' own precision.
+    """A product in the precision of the matrix.
 
-    On the CPU a library gives one vector's product to one thread. Cut into pieces of rows it is a
-    batch of small products, which all threads share. On a single thread that pays for the largest
-    matrices only.
+    On the CPU, math libraries compute the product with a single vector on one thread. Sliced along
+    its rows, the matrix becomes a batch of small products that all threads share. On a single
+    thread, slicing is faster for the largest matrices only.
 
     Args:
         weight: (rows, columns).
@@ -61,86 +64,53 @@ class FloatProduct:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         rows, columns = weight.shape
         self.weight, self.bias = weight.contiguous(), bias
-        self.pieces: Tensor | None = None
-        if weight.device.type == "cpu" and rows % PIECES == 0:
-            self.pieces = self.weight.view(PIECES, rows // PIECES, columns)
-            self.offsets = weight.new_zeros(PIECES, rows // PIECES, 1)
+        self.slices: Tensor | None = None
+        if weight.device.type == "cpu" and rows % ROW_SLICES == 0:
+            self.slices = self.weight.view(ROW_SLICES, rows // ROW_SLICES, columns)
+            self.sliced_bias = weight.new_zeros(ROW_SLICES, rows // ROW_SLICES, 1)
             if bias is not None:
-                self.offsets += bias.view_as(self.offsets)
+                self.sliced_bias += bias.view_as(self.sliced_bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Takes (batch, columns) to (batch, rows)."""
+        """Maps (batch, columns) to (batch, rows)."""
         batch = x.shape[0]
-        if self.pieces is None or not self._is_faster_in_pieces(batch):
+        if self.slices is None or not self._is_faster_sliced(batch):
             return F.linear(x, self.weight, self.bias)
-        vectors = x.t().expand(PIECES, -1, -1)  # (pieces, columns, batch)
-        y = torch.baddbmm(self.offsets, self.pieces, vectors)  # (pieces, rows / pieces, batch)
+        vectors = x.t().expand(ROW_SLICES, -1, -1)  # (slices, columns, batch)
+        y = torch.baddbmm(self.sliced_bias, self.slices, vectors)  # (slices, rows / slices, batch)
         return y.permute(2, 0, 1).reshape(batch, -1)
 
-    def _is_faster_in_pieces(self, batch: int) -> bool:
+    def _is_faster_sliced(self, batch: int) -> bool:
         if torch.get_num_threads() == 1:
-            return batch == 1 and self.weight.numel() >= LARGE
-        return batch <= FEW
+            return batch == 1 and self.weight.numel() >= MIN_SLICED_ELEMENTS
+        return batch <= MAX_SLICED_VECTORS
 
 
 class Int8Product:
-    """A product of 8-bit integers: W = s q with one scale s a row, x = a p with one a vector.
+    """A product of 8-bit integers.
 
-    Sums of integers are exact, so that it does not matter how threads share them.
+    The matrix is W = s q with one scale s per row, and each vector is x = a p with one scale a.
+    Sums of integers are exact, so the result does not depend on the number of threads.
 
     Args:
         weight: (rows, columns).
         bias: (rows,), or None.
 
     Raises:
-        InputError: this device has no such product.
+        InputError: ``weight`` is not on the CPU.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         if weight.device.type != "cpu":
             raise InputError(
-                f"int8 weights are for the CPU, not for {weight.device.type}: use float32"
+                f"int8 storage runs on the CPU only, not on {weight.device.type}: use float32"
             )
         self.weight, scales = to_int8(weight)  # (rows, columns), (rows, 1)
         self.scales = scales.t()  # (1, rows)
         self.bias = torch.zeros_like(self.scales) if bias is None else bias[None]  # (1, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Takes (batch, columns) to (batch, rows)."""
+        """Maps (batch, columns) to (batch, rows)."""
         # x W' + b = a s (p q') + b
         p, a = to_int8(x)
         return torch.addcmul(self.bias, torch._int_mm(p, self.weight.t()) * a, self.scales)
-
-
-def require_storage(weights: str, among: Sequence[str]) -> None:
-    """Refuses a way to store weights that there is not.
-
-    Args:
-        weights: the name of one.
-        among: those there are.
-
-    Raises:
-        InputError: it is none of them.
-
-    Example:
-        >>> require_storage("int8", WEIGHTS)
-    """
-    if weights not in among:
-        raise InputError(f"weights must be one of {', '.join(among)}, got {weights!r}")
-
-
-def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row as whole numbers from -127 to 127, and what they count.
-
-    Args:
-        x: (rows, columns).
-
-    Returns:
-        (rows, columns) int8, and (rows, 1) scales: ``x`` is about their product.
-
-    Example:
-        >>> to_int8(torch.tensor([[0.5, -1.27]]))
-        (tensor([[  50, -127]], dtype=torch.int8), tensor([[0.0100]]))
-    """
-    scales = x.abs().amax(dim=1, keepdim=True).div_(127).clamp_(min=1e-30)
-    return (x / scales).round_().to(torch.int8), scales

@@ -1,4 +1,4 @@
-"""A memory of fixed size in which the newest row takes the oldest one's place."""
+"""A memory of fixed size: each new row overwrites the oldest one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from torch import Tensor
 
 from sharnn.errors import InputError
 
-PIECES = 4  # of one stream's rows, so that threads can share them
+ROW_CHUNKS = 4  # a single stream's rows are split into chunks so that threads can share them
 
 
-class Ring:
-    """Storage for the newest rows of each stream, in which the newest takes the oldest's place.
+class RingBuffer:
+    """The newest M rows of each stream, in storage that is allocated once.
+
+    Once a stream has M rows, each new row overwrites its oldest one. The rows of a full buffer are
+    therefore not in order, which does not matter to the head: attention ignores their order.
 
     Args:
-        batch_size: streams.
-        limit: M, the rows it holds.
-        like: a tensor of (..., dim) on the wanted device.
+        batch_size: number of streams.
+        limit: M, the maximum number of rows per stream.
+        like: a tensor (..., dim) that determines the width of the rows and the device.
 
     Example:
-        >>> ring = Ring(1, 2, torch.zeros(1))
+        >>> ring = RingBuffer(1, 2, torch.zeros(1))
         >>> for value in (1.0, 2.0, 3.0):
         ...     ring.write(torch.tensor([[value]]))
         >>> ring.in_order().flatten().tolist()
@@ -33,70 +36,75 @@ class Ring:
         self.limit = limit
         size = (batch_size, limit, like.shape[-1])
         self.rows = torch.zeros(size, dtype=torch.float32, device=like.device)
-        self.counts = [0] * batch_size  # rows each stream has written so far
+        self.written = [0] * batch_size  # total number of rows written to each stream
 
     def write(self, rows: Tensor) -> None:
-        """Adds one row of each stream, (batch, dim)."""
-        if len(set(self.counts)) == 1:
-            self.rows[:, self.counts[0] % self.limit] = rows
-        else:
-            for stream, count in enumerate(self.counts):
-                self.rows[stream, count % self.limit] = rows[stream]
-        self.counts = [count + 1 for count in self.counts]
-
-    def attend(self, q: Tensor) -> Tensor:
-        """The mean of the rows, weighted by softmax(q m').
+        """Appends one row to each stream.
 
         Args:
-            q: (batch, dim) gated queries, one a stream.
+            rows: (batch, dim).
+        """
+        if len(set(self.written)) == 1:
+            self.rows[:, self.written[0] % self.limit] = rows
+        else:
+            for stream, count in enumerate(self.written):
+                self.rows[stream, count % self.limit] = rows[stream]
+        self.written = [count + 1 for count in self.written]
+
+    def attend(self, q: Tensor) -> Tensor:
+        """Returns softmax(q m') m for each stream, with m the stream's rows.
+
+        Args:
+            q: (batch, dim) one query per stream, scaled and gated.
 
         Returns:
             (batch, dim).
         """
-        used = [min(count, self.limit) for count in self.counts]
-        most = max(used)
+        used = [min(count, self.limit) for count in self.written]
+        longest = max(used)
         batch, dim = q.shape
-        pieces = PIECES if batch == 1 and most % PIECES == 0 else 1
-        rows = self.rows[:, :most].unflatten(1, (pieces, -1)).flatten(0, 1)
-        # (batch pieces, rows, dim); a query laid out as a column is what the product is fast with
-        columns = q[:, None].expand(-1, pieces, -1).reshape(batch * pieces, 1, dim).mT
-        scores = torch.bmm(rows, columns).view(batch, most)
+        chunks = ROW_CHUNKS if batch == 1 and longest % ROW_CHUNKS == 0 else 1
+        rows = self.rows[:, :longest].unflatten(1, (chunks, -1)).flatten(0, 1)
+        # rows: (batch chunks, rows, dim). The product is fastest if each query is stored as a
+        # column.
+        columns = q[:, None].expand(-1, chunks, -1).reshape(batch * chunks, 1, dim).mT
+        scores = torch.bmm(rows, columns).view(batch, longest)
         for stream, count in enumerate(used):
-            if count < most:
+            if count < longest:
                 scores[stream, count:] = -math.inf
-        weights = torch.softmax(scores, dim=1).view(batch * pieces, 1, -1)
-        return torch.bmm(weights, rows).view(batch, pieces, dim).sum(1)
+        weights = torch.softmax(scores, dim=1).view(batch * chunks, 1, -1)
+        return torch.bmm(weights, rows).view(batch, chunks, dim).sum(1)
 
     def load(self, rows: Sequence[Tensor]) -> None:
-        """Replaces everything.
+        """Replaces the content of all streams.
 
         Args:
-            rows: (streams, rows, dim) each, oldest first; together they are all streams.
+            rows: tensors (streams, rows, dim), oldest row first; together they cover all streams.
+                Only the newest M rows of each are kept.
         """
-        self.counts = []
+        self.written = []
         for part in rows:
             newest = part[:, -self.limit :]
-            start = len(self.counts)
+            start = len(self.written)
             self.rows[start : start + len(part), : newest.shape[1]] = newest
-            self.counts += [newest.shape[1]] * len(part)
+            self.written += [newest.shape[1]] * len(part)
 
     def in_order(self) -> Tensor:
-        """The rows, oldest first.
-
-        Returns:
-            (batch, rows, dim), in storage of its own.
+        """Returns a copy of the rows, (batch, rows, dim), oldest first.
 
         Raises:
             InputError: the streams hold different numbers of rows.
         """
-        count = self.counts[0]
-        if any(min(c, self.limit) != min(count, self.limit) for c in self.counts):
-            raise InputError("the streams remember different numbers of rows")
-        if count <= self.limit:
-            return self.rows[:, :count].clone()
+        used = {min(count, self.limit) for count in self.written}
+        if len(used) > 1:
+            raise InputError(
+                "the streams remember different numbers of rows, but a state needs equal numbers"
+            )
+        if max(self.written) <= self.limit:
+            return self.rows[:, : self.written[0]].clone()
         return torch.stack(
             [
-                stream.roll(-(c % self.limit), dims=0)
-                for stream, c in zip(self.rows, self.counts, strict=True)
+                stream.roll(-(count % self.limit), dims=0)
+                for stream, count in zip(self.rows, self.written, strict=True)
             ]
         )

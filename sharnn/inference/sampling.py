@@ -1,10 +1,12 @@
-"""Writing with a model: one byte after another, each drawn from the model's distribution."""
+"""Text generation: bytes are sampled one at a time from the model's predictions."""
 
 from __future__ import annotations
 
 import codecs
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +14,41 @@ from torch import Tensor
 from sharnn.errors import InputError
 from sharnn.inference.stepper import Stepper
 from sharnn.model import SHARNN, require_finite
+
+EMPTY_PROMPT = b"\n"  # read instead of an empty prompt
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """The checked settings of one call; see `generate`."""
+
+    length: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    storage: str
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            raise InputError(f"length must be at least 0, got {self.length}")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature must be finite and at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be more than 0 and at most 1, got {self.top_p}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
+
+    def generator(self, number: int) -> torch.Generator:
+        """Returns the source of random numbers for one of the texts."""
+        generator = torch.Generator()
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed + number)
+        return generator
 
 
 def generate(
@@ -22,22 +59,24 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-    weights: str = "float32",
+    storage: str = "float32",
 ) -> bytes:
     """Continues a prompt.
 
     Args:
-        model: the model; its training mode is left as it was found.
-        prompt: what the model reads first; an empty one stands for a line's start.
-        length: bytes to write.
-        temperature: divides the logits; below 1 is more cautious, 0 takes the likeliest byte.
-        top_k: draw from the k likeliest bytes only; None for all.
-        top_p: draw from the likeliest bytes that together have this probability; None for all.
-        seed: the same seed writes the same bytes on the same machine; None for a new draw.
-        weights: ``"float32"``, or ``"int8"``, which is faster where the model is large.
+        model: the model; its training mode does not change.
+        prompt: the bytes to continue; if it is empty, the text starts a new line.
+        length: number of bytes to generate.
+        temperature: divides the logits; below 1 favours likely bytes, 0 always takes the likeliest.
+        top_k: sample from the k likeliest bytes only; None for all.
+        top_p: sample from the smallest set of likeliest bytes whose probabilities sum to at least
+            ``top_p``; None for all.
+        seed: the same seed gives the same bytes on the same machine; None for a random one.
+        storage: ``"float32"``, or ``"int8"``, which is faster for large models.
 
     Returns:
-        The ``length`` bytes that follow the prompt, without it. They need not be valid UTF-8.
+        The ``length`` bytes that follow the prompt, without the prompt. They may not be valid
+        UTF-8.
 
     Raises:
         InputError: a setting is out of range.
@@ -48,7 +87,7 @@ def generate(
         >>> len(generate(model, b"The ", 10, seed=1))
         10
     """
-    return bytes(stream(model, prompt, length, temperature, top_k, top_p, seed, weights))
+    return bytes(stream(model, prompt, length, temperature, top_k, top_p, seed, storage))
 
 
 def stream(
@@ -59,20 +98,27 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-    weights: str = "float32",
+    storage: str = "float32",
 ) -> Iterator[int]:
-    """As `generate`, one byte at a time.
+    """Continues a prompt like `generate`, and yields each byte as soon as it is sampled.
 
     Args:
-        model, prompt, length, temperature, top_k, top_p, seed, weights: see `generate`.
+        model, prompt, length, temperature, top_k, top_p, seed, storage: see `generate`.
 
     Yields:
-        Each byte as it is drawn.
+        The bytes, one at a time.
 
     Raises:
         InputError: a setting is out of range.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> len(list(stream(model, b"The ", 10, seed=1)))
+        10
     """
-    for symbols in _streams(model, [prompt], length, temperature, top_k, top_p, seed, weights):
+    settings = _Sampling(length, temperature, top_k, top_p, seed, storage)
+    for symbols in _sample(model, [prompt], settings):
         yield symbols[0]
 
 
@@ -84,22 +130,22 @@ def generate_batch(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-    weights: str = "float32",
+    storage: str = "float32",
 ) -> list[bytes]:
-    """Continues several prompts side by side: more bytes a second than one after the other.
+    """Continues several prompts in parallel, which gives more bytes per second in total.
 
     Args:
         model: as in `generate`.
-        prompts: what each text starts with; name one several times to get several texts.
-        length: bytes to write of each.
-        temperature, top_k, top_p, weights: as in `generate`.
-        seed: text ``i`` is drawn with ``seed + i``; None for new draws.
+        prompts: the bytes to continue; repeat a prompt for several continuations of it.
+        length: number of bytes to generate for each prompt.
+        temperature, top_k, top_p, storage: as in `generate`.
+        seed: text ``i`` is sampled with ``seed + i``; None for random seeds.
 
     Returns:
-        What follows each prompt.
+        The continuation of each prompt.
 
     Raises:
-        InputError: a setting is out of range, or there is no prompt.
+        InputError: a setting is out of range, or ``prompts`` is empty.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -108,124 +154,92 @@ def generate_batch(
         [10, 10]
     """
     if not prompts:
-        raise InputError("there must be at least one prompt")
-    columns = list(
-        _streams(model, prompts, length, temperature, top_k, top_p, seed, weights)
-    )  # (length, batch)
+        raise InputError("prompts must contain at least one prompt")
+    settings = _Sampling(length, temperature, top_k, top_p, seed, storage)
+    columns = list(_sample(model, prompts, settings))  # (length, batch)
     return [bytes(column[i] for column in columns) for i in range(len(prompts))]
 
 
-def _streams(
-    model: SHARNN,
-    prompts: Sequence[bytes],
-    length: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-    weights: str,
-) -> Iterator[list[int]]:
-    """One more byte of every text at a time."""
+def _sample(model: SHARNN, prompts: Sequence[bytes], settings: _Sampling) -> Iterator[list[int]]:
+    """Yields one more symbol of every text at a time."""
     for prompt in prompts:
-        _check(model, prompt, length, temperature, top_k, top_p, seed)
-    randoms = [torch.Generator() for _ in prompts]
-    for i, random in enumerate(randoms):
-        if seed is None:
-            random.seed()
-        else:
-            random.manual_seed(seed + i)
-    stepper = Stepper(model, len(prompts), weights)
-    logits = stepper.read([prompt or b"\n" for prompt in prompts]).cpu()
-    for i in range(length):
+        _check_prompt(model, prompt)
+    generators = [settings.generator(i) for i in range(len(prompts))]
+    stepper = Stepper(model, len(prompts), settings.storage)
+    logits = stepper.read([prompt or EMPTY_PROMPT for prompt in prompts]).cpu()
+    for i in range(settings.length):
         symbols = [
-            draw(row, temperature, top_k, top_p, random)
-            for row, random in zip(logits, randoms, strict=True)
+            sample_symbol(
+                one_logits, generator, settings.temperature, settings.top_k, settings.top_p
+            )
+            for one_logits, generator in zip(logits, generators, strict=True)
         ]
         yield symbols
-        if i + 1 < length:
+        if i + 1 < settings.length:
             x = torch.tensor(symbols, device=model.embedding.weight.device)
             logits = stepper.step(x).cpu()
 
 
-def draw(
+def _check_prompt(model: SHARNN, prompt: bytes) -> None:
+    """Raises an error unless the prompt consists of bytes in the model's vocabulary."""
+    if not isinstance(prompt, (bytes, bytearray)):
+        raise InputError(f"prompt must be bytes, got {type(prompt).__name__}: encode text first")
+    if prompt and max(prompt) >= model.config.vocab_size:
+        raise InputError(
+            f"the prompt contains byte {max(prompt)}, "
+            f"but the model has {model.config.vocab_size} symbols"
+        )
+
+
+def sample_symbol(
     logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    random: torch.Generator,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> int:
-    """Draws one symbol.
+    """Samples one symbol.
 
     Args:
         logits: (vocab_size,), on the CPU.
-        temperature, top_k, top_p: see `generate`.
-        random: where chance comes from, on the CPU.
-
-    Returns:
-        The symbol.
+        generator: source of random numbers, on the CPU.
+        temperature, top_k, top_p: see `generate`; they are not checked.
 
     Raises:
         InputError: the logits are not finite.
 
     Example:
-        >>> draw(torch.tensor([0.0, 5.0, 1.0]), 0.0, None, None, torch.Generator())
+        >>> sample_symbol(torch.tensor([0.0, 5.0, 1.0]), torch.Generator(), temperature=0.0)
         1
     """
     logits = logits.double()
     require_finite(logits)
     if temperature == 0:
         return int(logits.argmax())
-    sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) both
-    # The largest becomes 0, so that no temperature makes it infinite.
+    sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) each
+    # With a maximum of 0, no temperature makes a logit infinite.
     probabilities = torch.softmax((sorted_logits - sorted_logits[0]) / temperature, dim=-1)
     kept = len(symbols) if top_k is None else min(top_k, len(symbols))
     if top_p is not None:
-        # A symbol stays while those before it have less than top_p, so one always stays.
+        # A symbol is kept if the likelier ones sum to less than top_p, so one is always kept.
         before = probabilities.cumsum(0) - probabilities
         kept = min(kept, max(1, int((before < top_p).sum())))
-    choice = torch.multinomial(probabilities[:kept], 1, generator=random)
+    choice = torch.multinomial(probabilities[:kept], 1, generator=generator)
     return int(symbols[choice])
 
 
-def _check(
-    model: SHARNN,
-    prompt: bytes,
-    length: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-) -> None:
-    if not isinstance(prompt, (bytes, bytearray)):
-        raise InputError(f"prompt must be bytes, got {type(prompt).__name__}: encode text first")
-    if prompt and max(prompt) >= model.config.vocab_size:
-        raise InputError(
-            f"the prompt holds byte {max(prompt)}, "
-            f"but the model has {model.config.vocab_size} symbols"
-        )
-    if seed is not None and not 0 <= seed < 2**63:
-        raise InputError(f"seed must be at least 0 and below 2**63, got {seed}")
-    if length < 0:
-        raise InputError(f"length must be at least 0, got {length}")
-    if not 0 <= temperature < float("inf"):
-        raise InputError(f"temperature must be at least 0, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k must be at least 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p must be more than 0 and at most 1, got {top_p}")
+def printable(prompt: bytes, generated: Iterator[int]) -> Iterator[str]:
+    r"""Decodes generated bytes into text that is safe to print in a terminal.
 
-
-def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
-    r"""Text that a terminal can show, as soon as its bytes are there.
-
-    Bytes that are no UTF-8, and control characters that could command a terminal, become U+FFFD.
+    Each character is yielded as soon as its last byte has arrived. Bytes that are not valid UTF-8
+    and control characters, which could change the terminal's settings, become U+FFFD.
 
     Args:
         prompt: bytes that come first.
-        written: bytes one by one.
+        generated: the bytes that follow, one at a time.
 
     Yields:
-        Pieces of text.
+        Pieces of text, some of which may be empty.
 
     Example:
         >>> "".join(printable(b"caf", iter(b"\xc3\xa9 \x1b\xff")))
@@ -233,12 +247,13 @@ def printable(prompt: bytes, written: Iterator[int]) -> Iterator[str]:
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     yield _without_controls(decoder.decode(prompt))
-    for byte in written:
+    for byte in generated:
         yield _without_controls(decoder.decode(bytes([byte])))
     yield _without_controls(decoder.decode(b"", final=True))
 
 
 def _without_controls(text: str) -> str:
+    """Replaces control characters other than newline and tab by U+FFFD."""
     return "".join(
         "\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text
     )

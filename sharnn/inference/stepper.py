@@ -1,4 +1,4 @@
-"""One byte after another, fast: a model folded and packed for steps."""
+"""A model prepared for fast steps, one symbol at a time."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharnn.attention import SingleHeadAttention
 from sharnn.errors import InputError
 from sharnn.inference.packed import pack
-from sharnn.inference.ring import Ring
+from sharnn.inference.ring import RingBuffer
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.memory import Memory, State
 from sharnn.model import SHARNN, Block, evaluating, in_float32
 
-READ = 512  # bytes read at a time before the first step
+SEGMENT_LENGTH = 512  # bytes of a prompt that are read at a time
+GELU_SCALE = 1.702  # gelu(x) = x sigma(1.702 x)
 
 
 class Stepper:
-    """A model made ready for steps: the same numbers as `SHARNN.step`, up to rounding.
+    """A model prepared for steps: the same numbers as `SHARNN.step`, up to rounding.
 
-    What doesn't change from step to step is computed once: gains and biases of LayerNorms go into
-    the matrices that follow them, two LayerNorms of one vector share their statistics, an LSTM's
-    two matrices lie side by side, gates of queries and keys are one vector. Memories are rings of
-    M rows: the newest row takes the oldest one's place, since the head knows no positions.
+    Everything that does not change between steps is computed once. The gain and bias of a
+    LayerNorm are folded into the matrix that follows it, two LayerNorms of the same vector share
+    their mean and deviation, the two matrices of an LSTM are concatenated, and the gates of queries
+    and keys become one vector. Each memory is a ring buffer of M rows: a new row overwrites the
+    oldest one, because attention ignores the order of the rows.
 
-    A later change of the model's weights is not seen.
+    Changes to the model's weights after construction have no effect on the stepper.
 
     Args:
-        model: the model, in training or not: steps have no dropout.
-        batch_size: streams that step side by side.
-        weights: ``"float32"``, or ``"int8"``: a quarter of the memory traffic, for a small loss
+        model: the model; steps have no dropout, even if it is in training mode.
+        batch_size: number of streams.
+        storage: ``"float32"``, or ``"int8"``, which reads a quarter of the bytes for a small loss
             in bits per byte (see the chapter "Faster").
-        memory: M, the most rows a query may see; None takes the model's.
+        memory_limit: M, the maximum number of rows a query can attend to; None for the model's.
 
     Raises:
-        InputError: a setting is out of range, or the storage is missing on this device.
+        InputError: a setting is out of range, or ``storage`` is not available on this device.
 
     Source: paper, model architecture; the folding is exact algebra.
 
@@ -54,42 +57,42 @@ class Stepper:
         self,
         model: SHARNN,
         batch_size: int = 1,
-        weights: str = "float32",
-        memory: int | None = None,
+        storage: str = "float32",
+        memory_limit: int | None = None,
     ) -> None:
-        self.limit = model.config.memory if memory is None else memory
-        if self.limit < 1:
-            raise InputError(f"memory must be at least 1 row, got {self.limit}")
+        self.memory_limit = model.config.memory if memory_limit is None else memory_limit
+        if self.memory_limit < 1:
+            raise InputError(f"memory_limit must be at least 1 row, got {self.memory_limit}")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.batch_size = model, batch_size
         exact = in_float32(model)
         with torch.no_grad():
-            self.embedding = exact.embedding.weight.detach()  # (vocab, dim)
+            self.embedding = exact.embedding.weight.detach()  # (vocab_size, dim)
             self.blocks = [
-                _BlockStepper(block, batch_size, weights, self.limit)
+                _BlockStepper(block, batch_size, storage, self.memory_limit)
                 for block in exact.blocks
-                if isinstance(block, Block)
             ]
+            # Rounding errors of the output layer would go straight into the prediction.
             self.output = pack(self.embedding, exact.output_bias.detach(), "float32")
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Tensor:
-        """Reads one more symbol of every stream.
+        """Reads one more symbol of each stream and predicts the next.
 
         Args:
             x: (batch,) integers below ``vocab_size``.
 
         Returns:
-            Logits (batch, vocab_size) of the symbol after it, float32.
+            Logits (batch, vocab_size), float32.
 
         Raises:
-            InputError: another number of streams.
+            InputError: ``x`` has the wrong shape.
         """
         if x.shape != (self.batch_size,):
             raise InputError(
-                f"one symbol for each of {self.batch_size} streams is needed, "
-                f"got shape {tuple(x.shape)}"
+                f"step takes one symbol per stream, shape ({self.batch_size},), "
+                f"got {tuple(x.shape)}"
             )
         h = F.embedding(x, self.embedding)  # (batch, dim)
         for block in self.blocks:
@@ -97,75 +100,76 @@ class Stepper:
         return self.output(h)
 
     def read(self, prompts: Sequence[bytes]) -> Tensor:
-        """Starts over and reads a text for each stream, many bytes at a time.
+        """Resets all streams and reads a prompt into each, many bytes at a time.
 
         Args:
-            prompts: one for each stream, none empty; their lengths may differ.
+            prompts: one per stream, not empty; their lengths may differ.
 
         Returns:
-            Logits (batch, vocab_size) of the symbols that follow them, float32.
+            Logits (batch, vocab_size) of the symbols that follow the prompts, float32.
 
         Raises:
-            InputError: another number of texts, or an empty one.
+            InputError: there are too many or too few prompts, or one is empty.
         """
         if len(prompts) != self.batch_size or not all(prompts):
-            raise InputError(f"{self.batch_size} texts are needed, none of them empty")
+            raise InputError(
+                f"read takes one prompt per stream, {self.batch_size} in total, none of them empty"
+            )
         with evaluating(self.model):
-            ends = [self._read_one(prompt) for prompt in prompts]
-        self.load_state([state for _, state in ends])
-        return torch.cat([logits for logits, _ in ends])
+            results = [self._read_prompt(prompt) for prompt in prompts]
+        self.load_state([state for _, state in results])
+        return torch.cat([logits for logits, _ in results])
 
-    def _read_one(self, prompt: bytes) -> tuple[Tensor, State]:
-        """Logits (1, vocab_size) after one text, and the state."""
+    def _read_prompt(self, prompt: bytes) -> tuple[Tensor, State]:
+        """Returns the logits (1, vocab_size) and the state after one prompt."""
         x = torch.tensor(list(prompt), device=self.embedding.device)[None]  # (1, time)
-        first, *others = x.split(READ, dim=1)
-        logits, state = self.model(first, memory=self.limit)
+        first, *others = x.split(SEGMENT_LENGTH, dim=1)
+        logits, state = self.model(first, memory_limit=self.memory_limit)
         for segment in others:
-            logits, state = self.model(segment, state, memory=self.limit)
+            logits, state = self.model(segment, state, memory_limit=self.memory_limit)
         return logits[:, -1].float(), state
 
     @torch.no_grad()
     def load_state(self, states: State | Sequence[State]) -> None:
-        """Goes on from where `SHARNN.forward` or another stepper stopped.
+        """Continues from states of `SHARNN.forward` or of another stepper.
 
         Args:
-            states: one of all streams, or a sequence with the state of each stream; their
-                memories may differ in length.
+            states: one state of all streams, or a sequence of states that together cover all
+                streams; their memories may differ in length.
 
         Raises:
-            InputError: they are of another number of streams.
+            InputError: the states do not have ``batch_size`` streams in total.
         """
-        streams = [states] if isinstance(states, State) else list(states)
-        if sum(state.batch_size for state in streams) != self.batch_size:
-            raise InputError(f"the states are not those of {self.batch_size} streams")
+        parts = [states] if isinstance(states, State) else list(states)
+        num_streams = sum(state.batch_size for state in parts)
+        if num_streams != self.batch_size:
+            raise InputError(
+                f"the states have {num_streams} streams in total, the stepper {self.batch_size}"
+            )
         for i, block in enumerate(self.blocks):
-            block.hidden.copy_(torch.cat([state.lstm[i][0] for state in streams]))
-            block.cell.copy_(torch.cat([state.lstm[i][1] for state in streams]))
+            block.hidden.copy_(torch.cat([state.lstm[i][0] for state in parts]))
+            block.cell.copy_(torch.cat([state.lstm[i][1] for state in parts]))
             if block.head is not None:
-                rows = [state.memory[i] for state in streams]
-                block.head.ring.load([memory.rows for memory in rows if memory is not None])
+                memories = [state.memory[i] for state in parts]
+                block.head.ring.load([memory.rows for memory in memories if memory is not None])
 
     def state(self) -> State:
-        """What `SHARNN.forward` needs to go on from here.
-
-        Returns:
-            The state, in storage of its own.
+        """Returns the current state for `SHARNN.forward`, as a copy.
 
         Raises:
             InputError: the streams remember different numbers of rows.
         """
-        lstm = tuple((block.hidden.clone(), block.cell.clone()) for block in self.blocks)
-        heads = (block.head for block in self.blocks)
+        heads = [block.head for block in self.blocks]
         return State(
-            lstm,
+            tuple((block.hidden.clone(), block.cell.clone()) for block in self.blocks),
             tuple(Memory(head.ring.in_order()) if head is not None else None for head in heads),
         )
 
 
 class _BlockStepper:
-    """One block, folded."""
+    """One block with its LayerNorms folded, and its LSTM state."""
 
-    def __init__(self, block: Block, batch_size: int, weights: str, limit: int) -> None:
+    def __init__(self, block: Block, batch_size: int, storage: str, memory_limit: int) -> None:
         w_input, w_hidden, b_input, b_hidden = (
             block.lstm.get_parameter(f"{name}_l0").detach()
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -175,31 +179,30 @@ class _BlockStepper:
         w_input, b_input = fold(block.start_norm, w_input, b_input)
         matrix = torch.cat([w_input, w_hidden], dim=1)  # (4 dim, 2 dim)
         i, f, g, o = torch.arange(4 * dim, device=matrix.device).chunk(4)
-        order = torch.cat([i, f, o, g])  # what goes through a sigmoid lies together
-        self.gates = pack(matrix[order], (b_input + b_hidden)[order], weights)
-        # The input of that matrix: [n ; h].
-        self.joined = matrix.new_zeros(batch_size, 2 * dim)
-        self.hidden = self.joined[:, dim:]  # (batch, dim)
+        order = torch.cat([i, f, o, g])  # one call computes the sigmoids of i, f and o
+        self.gates = pack(matrix[order], (b_input + b_hidden)[order], storage)
+        self.gates_input = matrix.new_zeros(batch_size, 2 * dim)  # [n ; h]
+        self.hidden = self.gates_input[:, dim:]  # (batch, dim), a view
         self.cell = matrix.new_zeros(batch_size, dim)
-        self.head = (
-            _HeadStepper(block, batch_size, weights, limit) if block.head is not None else None
-        )
-        # Boom cuts off what is over a multiple of dim; and gelu(x) = silu(1.702 x) / 1.702.
-        chunks = block.boom.expand.out_features // dim
+        self.head: _HeadStepper | None = None
+        if block.head is not None:
+            self.head = _HeadStepper(block, block.head, batch_size, storage, memory_limit)
+        # Boom ignores units beyond the last whole chunk; gelu(x) = silu(1.702 x) / 1.702.
+        used = block.boom.expand.out_features // dim * dim
         expand, offset = fold(
             block.boom_norm,
-            block.boom.expand.weight.detach()[: chunks * dim],
-            block.boom.expand.bias.detach()[: chunks * dim],
+            block.boom.expand.weight.detach()[:used],
+            block.boom.expand.bias.detach()[:used],
         )
-        self.expand = pack(expand * 1.702, offset * 1.702, weights)
-        self.gain, self.bias = affine(block.skip_norm)
+        self.expand = pack(expand * GELU_SCALE, offset * GELU_SCALE, storage)
+        self.gain, self.bias = gain_and_bias(block.skip_norm)
 
     def step(self, h: Tensor) -> Tensor:
-        """Takes (batch, dim) to (batch, dim)."""
+        """Maps (batch, dim) to (batch, dim) and updates the LSTM state."""
         dim = self.dim
-        self.joined[:, :dim] = normalise(h)
+        self.gates_input[:, :dim] = normalise(h)
         # [i f o g] = W [n ; h] + b
-        gates = self.gates(self.joined)  # (batch, 4 dim)
+        gates = self.gates(self.gates_input)  # (batch, 4 dim)
         i, f, o = gates[:, : 3 * dim].sigmoid_().chunk(3, dim=1)
         # c' = f c + i tanh(g);  h' = o tanh(c')
         self.cell.mul_(f).addcmul_(i, gates[:, 3 * dim :].tanh_())
@@ -208,30 +211,35 @@ class _BlockStepper:
         # h = LN_ff(h) + Boom(LN_xff(h)): both norms read the same h
         n = normalise(h)
         u = F.silu(self.expand(n)).unflatten(1, (-1, dim)).sum(1)  # (batch, dim)
-        return torch.addcmul(self.bias, n, self.gain).add_(u, alpha=1 / 1.702)
+        return torch.addcmul(self.bias, n, self.gain).add_(u, alpha=1 / GELU_SCALE)
 
 
 class _HeadStepper:
-    """One block's head, folded, with its ring of remembered rows."""
+    """One block's head with its LayerNorms folded, and its ring buffer of remembered rows."""
 
-    def __init__(self, block: Block, batch_size: int, weights: str, limit: int) -> None:
-        head = block.head
-        assert head is not None
-        self.ring = Ring(batch_size, limit, head.query.weight)
-        # Rows: m = LN_mem(h). Skip and query: LN_mid(h), of the same h.
-        self.row_gain, self.row_bias = affine(block.memory_norm)
-        self.gain, self.bias = affine(block.middle_norm)
+    def __init__(
+        self,
+        block: Block,
+        head: SingleHeadAttention,
+        batch_size: int,
+        storage: str,
+        memory_limit: int,
+    ) -> None:
+        self.ring = RingBuffer(batch_size, memory_limit, head.query.weight)
+        # The new row is m = LN_mem(h); skip connection and query read LN_mid(h), of the same h.
+        self.row_gain, self.row_bias = gain_and_bias(block.memory_norm)
+        self.gain, self.bias = gain_and_bias(block.middle_norm)
         matrix, offset = head.query.weight.detach(), head.query.bias.detach()
-        self.query = pack(*fold(block.middle_norm, matrix, offset), weights)
-        # q k' / sqrt(d): both gates and the root are one factor on LN_q's gain and bias.
+        self.query = pack(*fold(block.middle_norm, matrix, offset), storage)
+        # q k' / sqrt(d): both gates and the root become one factor of LN_q's gain and bias.
         factor = torch.sigmoid(head.query_scale) * torch.sigmoid(head.key_scale)
         factor = factor.detach() / math.sqrt(head.dim)
-        gain, bias = affine(head.query_norm)
+        gain, bias = gain_and_bias(head.query_norm)
         self.query_gain, self.query_bias = gain * factor, bias * factor
         self.value_gate = head.static_value_gate().detach()
 
     def step(self, h: Tensor) -> Tensor:
-        """Takes (batch, dim) to (batch, dim), and remembers a row."""
+        """Maps (batch, dim) to (batch, dim) and appends a row to the memory."""
         n = normalise(h)
         self.ring.write(torch.addcmul(self.row_bias, n, self.row_gain))
         q = F.layer_norm(
@@ -243,25 +251,26 @@ class _HeadStepper:
 
 
 def normalise(h: Tensor) -> Tensor:
-    """LayerNorm without gain and bias, over the last axis."""
+    """Applies LayerNorm without gain and bias over the last axis."""
     return F.layer_norm(h, h.shape[-1:], eps=LAYER_NORM_EPS)
 
 
-def affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """A LayerNorm's gain and bias, (dim,) each."""
+def gain_and_bias(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Returns the gain and the bias of a LayerNorm, (dim,) each."""
     return norm.weight.detach(), norm.bias.detach()
 
 
 def fold(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The linear layer that does to the normalised vector what norm and layer do to it.
+    """Folds a LayerNorm's gain and bias into the linear layer that follows it.
 
     Args:
-        norm: the LayerNorm before the layer.
-        weight: (rows, dim).
-        bias: (rows,).
+        norm: the LayerNorm.
+        weight: (rows, dim) of the linear layer.
+        bias: (rows,) of the linear layer.
 
     Returns:
-        Weight (rows, dim) and bias (rows,).
+        Weight (rows, dim) and bias (rows,) of a linear layer that, applied to `normalise` of a
+        vector, gives the same output as the norm and the given layer applied to the vector.
     """
-    gain, offset = affine(norm)
+    gain, offset = gain_and_bias(norm)
     return weight * gain, weight @ offset + bias

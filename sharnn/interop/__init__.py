@@ -1,1 +1,1 @@
-"""Models to and from other programs: ONNX, the author's names. Imports the heart only."""
+"""Conversion to and from other formats: ONNX, the author's checkpoints. Imports only the heart."""

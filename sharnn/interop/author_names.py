@@ -1,4 +1,4 @@
-"""Reading weights that carry the names of the author's code."""
+"""Converts the parameter names of the author's code to ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK_NAMES = {
     "attn.qs": "head.query_scale",
     "attn.ks": "head.key_scale",
 }
-_HEAD_VECTORS = (".attn.qs", ".attn.ks", ".attn.vs")  # (1, 1, dim) there, (dim,) here
+_HEAD_VECTORS = (".attn.qs", ".attn.ks", ".attn.vs")  # (1, 1, dim) in his code, (dim,) in ours
 _UNUSED = ("lnout", "attn.qkvs", "attn.r_gate")
 _UNUSED_WITHOUT_HEAD = ("lnmem", "lnmid")
 
@@ -33,18 +33,18 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the parameters of the author's code to ours.
 
     Parameters that his model creates but never uses are left out: a sixth LayerNorm, two vectors
-    of the head, and the LayerNorms of the head in blocks without one. A head whose matrix W_v was
-    already collapsed there arrives collapsed.
+    of the head, and the LayerNorms of the head in blocks without one. A collapsed head (without
+    its matrix W_v) stays collapsed.
 
     Args:
-        state_dict: the author's names and tensors.
+        state_dict: tensors by the author's names.
 
     Returns:
-        Our names and tensors, for ``load_state_dict(..., strict=True)`` of a `SHARNN` of the same
-        shape (with ``collapsed=True`` where the heads are collapsed).
+        Tensors by our names, for ``load_state_dict(..., strict=True)`` of a `SHARNN` of the same
+        shape (with ``collapsed=True`` if the heads are collapsed).
 
     Raises:
-        InputError: a name is unknown or missing, or the output's weight is not tied to the
+        InputError: a name is unknown or missing, or the output layer's weight differs from the
             embedding's.
 
     Source: the names are those of github.com/Smerity/sha-rnn.
@@ -74,7 +74,7 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str, state_dict: Mapping[str, Tensor]) -> str | None:
-    """Our name of one of a block's parameters; None where it is never used."""
+    """Returns our name of a parameter of a block; None if the parameter is never used."""
     parts = name.split(".")
     if len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit():
         raise InputError(f"unknown parameter {name!r}: not one of the author's names")
@@ -85,33 +85,27 @@ def _rename(name: str, state_dict: Mapping[str, Tensor]) -> str | None:
     if rest == "attn.vs":
         collapsed = f"{block}.attn.vq.l1.weight" not in state_dict
         return f"{block}.head.{'value_gate' if collapsed else 'value_scale'}"
-    for theirs, our in _BLOCK_NAMES.items():
+    for theirs, ours in _BLOCK_NAMES.items():
         if rest == theirs or rest.rpartition(".")[0] == theirs:
-            return f"{block}.{our}{rest.removeprefix(theirs)}"
+            return f"{block}.{ours}{rest.removeprefix(theirs)}"
     raise InputError(f"unknown parameter {name!r}: not one of the author's names")
 
 
-def reference_parameter_count(config: ModelConfig) -> int:
-    """The number of parameters the author's code counts for a model of this shape.
+def author_parameter_count(config: ModelConfig) -> int:
+    """Returns the number of parameters of the author's model of this shape.
 
-    It is our count plus what his model creates and never uses (see `from_reference`), and it is
-    the count behind the paper's table.
-
-    Args:
-        config: the model's shape.
-
-    Returns:
-        The count.
+    It includes the parameters that his model creates but never uses (see `from_reference`). The
+    paper's table reports this number.
 
     Source: paper, table of results: 51 M, 52 M and 54 M, heads collapsed.
 
     Example:
-        >>> reference_parameter_count(ModelConfig(vocab_size=205, attention_layers=()))
+        >>> author_parameter_count(ModelConfig(vocab_size=205, attention_layers=()))
         50640077
     """
     d, heads = config.dim, config.head_count
     block = 8 * d * d + 8 * d + config.boom_dim * (d + 1) + 6 * 2 * d  # LSTM, Boom, 6 LayerNorms
-    # W_q and LN_q; q_s, k_s, v_s; and four vectors that have no use
+    # W_q and LN_q; q_s, k_s, v_s; and four unused vectors
     head = d * d + d + 2 * d + 3 * d + 4 * d
     matrix = 0 if config.collapsed else 2 * d * d + 2 * d  # W_v
     return config.vocab_size * (d + 1) + config.layers * block + heads * (head + matrix)

@@ -1,4 +1,4 @@
-"""From a checkpoint under the author's parameter names to a model."""
+"""Converts a checkpoint with the author's parameter names to a model."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from sharnn.errors import InputError
 from sharnn.interop.author_names import from_reference
 from sharnn.model import SHARNN
 
-PARAMETERS = "param/"  # prefix of parameters in an .npz that holds other arrays, too
-SAFE_TORCH = "2.6"  # before it, torch.load could run code in spite of weights_only (CVE-2025-32434)
-HOW = (
-    "with the author's code, load the checkpoint and save its weights alone: "
+PARAMETER_PREFIX = "param/"  # of the parameters in an .npz file that also holds other arrays
+# Older versions of torch.load could run code in spite of weights_only (CVE-2025-32434).
+MIN_TORCH = "2.6"
+SAVE_HINT = (
+    "load the checkpoint with the author's code and save only its weights: "
     "torch.save(model.state_dict(), 'state.pt')"
 )
 
 
 def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float = 0.1) -> SHARNN:
-    """Reads a checkpoint that has the author's parameter names. No code in the file is run.
+    """Reads a checkpoint with the author's parameter names. Code in the file is never run.
 
-    The file is a state dict from ``torch.save``, a ``.safetensors``, or an ``.npz``. The author's
-    own checkpoints are pickled objects, which run code when they are read, and are refused.
-    Symbols keep their numbers: where the author's dictionary numbered them by their first
-    appearance, symbol 65 is not the byte 65.
+    The file is a state dict from ``torch.save``, a ``.safetensors`` or an ``.npz``. The author's
+    own checkpoints are pickled objects, which run code when they are read, so they are refused.
+    The symbols' numbers don't change. The author's dictionary numbers symbols in the order of
+    their first appearance, so symbol 65 of his models is not the byte 65.
 
     Args:
         path: the file.
-        memory, dropout: settings of the model that no tensor tells (see `ModelConfig`).
+        memory, dropout: settings that the tensors don't determine (see `ModelConfig`).
 
     Returns:
-        The model in evaluation mode; its other settings are those of its tensors' shapes.
+        The model in evaluation mode; its other settings follow from the shapes of the tensors.
 
     Raises:
-        InputError: the file can't be read, or holds other parameters than such a model's; or it
-            is from ``torch.save``, and torch is older than 2.6, which might run code in it.
+        InputError: the file can't be read, or its parameters are not those of such a model; or it
+            was written by ``torch.save``, and the installed torch is older than 2.6, which might
+            run code in it.
 
     Source: the names are those of github.com/Smerity/sha-rnn.
 
@@ -59,7 +61,7 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
     """
     path = Path(path)
     try:
-        tensors = from_reference(_read(path))
+        tensors = from_reference(_read_file(path))
         config = infer_config(tensors, memory=memory, dropout=dropout)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -69,31 +71,28 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
 def infer_config(
     tensors: Mapping[str, Tensor], *, memory: int = 5000, dropout: float = 0.1
 ) -> ModelConfig:
-    """The shape of the model that has these tensors.
+    """Returns the configuration of the model that has these tensors.
 
     Args:
-        tensors: by our names, as `from_reference` and `SHARNN.state_dict` give them.
-        memory, dropout: settings that no tensor tells.
-
-    Returns:
-        The configuration.
+        tensors: tensors by our names, as `from_reference` and `SHARNN.state_dict` return them.
+        memory, dropout: settings that the tensors don't determine.
 
     Raises:
-        InputError: a tensor that tells the shape is missing, or a setting is out of range.
+        InputError: a tensor that determines the shape is missing, or a setting is out of range.
 
     Example:
         >>> config = ModelConfig(dim=8, boom_dim=20, layers=3, attention_layers=(0, 2))
         >>> infer_config(SHARNN(config).state_dict()) == config
         True
     """
-    telling = ("embedding.weight", "blocks.0.boom.expand.weight")
-    for name in telling:
+    names = ("embedding.weight", "blocks.0.boom.expand.weight")
+    for name in names:
         if name not in tensors or tensors[name].dim() != 2:
-            raise InputError(f"no model of ours: {name} is missing, or is no matrix")
-    embedding, boom = (tensors[name] for name in telling)
-    # A longer number is no block's: its tensor is left over, and `build` names it.
-    found = [re.match(r"blocks\.(\d{1,9})\.", name) for name in tensors]
-    blocks = {int(match[1]) for match in found if match is not None}
+            raise InputError(f"not a SHA-RNN: {name} is missing or is not a matrix")
+    embedding, boom = (tensors[name] for name in names)
+    # Longer numbers are not block numbers: `build` reports such a tensor as unexpected.
+    matches = [re.match(r"blocks\.(\d{1,9})\.", name) for name in tensors]
+    blocks = {int(match[1]) for match in matches if match is not None}
     heads = [i for i in sorted(blocks) if f"blocks.{i}.head.query.weight" in tensors]
     return ModelConfig(
         vocab_size=embedding.shape[0],
@@ -107,18 +106,18 @@ def infer_config(
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by the names they have there, as `build` takes them."""
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a file, by the file's names, ready for `build`."""
     try:
         if not path.is_file():
             raise InputError("there is no such file")
-        path.open("rb").close()  # a refusal told by the readers below would pass for damage
+        path.open("rb").close()  # the readers below would report a missing permission as damage
     except OSError as error:
         raise InputError(f"it can't be opened: {error.strerror or error}") from error
     pickled = path.suffix not in (".safetensors", ".npz")
-    if pickled and TorchVersion(torch.__version__) < SAFE_TORCH:
+    if pickled and TorchVersion(torch.__version__) < MIN_TORCH:
         raise InputError(
-            f"torch {torch.__version__} might run code in it: update torch to {SAFE_TORCH} or "
+            f"torch {torch.__version__} might run code in it: update torch to {MIN_TORCH} or "
             "later, or save the tensors as .safetensors"
         )
     content: Any
@@ -128,23 +127,23 @@ def _read(path: Path) -> dict[str, Tensor]:
         elif path.suffix == ".npz":
             content = _read_arrays(path)
         else:
-            with warnings.catch_warnings(action="ignore"):  # what is wrong is said below, once
+            with warnings.catch_warnings(action="ignore"):  # the errors below say enough
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError as error:
         raise InputError("its tensors don't fit into memory") from error
     except pickle.UnpicklingError as error:
-        raise InputError(f"it holds more than tensors, or is damaged; {HOW}") from error
-    except Exception as error:  # the readers meet any bytes, and raise what these lead to
-        raise InputError("it is damaged, or of another kind than its name says") from error
+        raise InputError(f"it is damaged or holds more than tensors; {SAVE_HINT}") from error
+    except Exception as error:  # on arbitrary bytes the readers can raise any exception
+        raise InputError("it is damaged, or its name has the wrong ending") from error
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise InputError(f"it holds no state dict; {HOW}")
-    return _floats(content)
+        raise InputError(f"it is not a state dict; {SAVE_HINT}")
+    return _to_float32(content)
 
 
-def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 copies, contiguous and each in storage of its own."""
+def _to_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns float32 copies that are contiguous and share no storage."""
     floats = {}
     for name, tensor in tensors.items():
         dense = tensor.layout == torch.strided and not tensor.is_nested
@@ -157,15 +156,18 @@ def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             floats[name] = tensor.detach().to(
                 torch.float32, copy=True, memory_format=torch.contiguous_format
             )
-        except RuntimeError as error:  # so says torch that memory is short
-            raise InputError(f"no memory for {name!r} of shape {tuple(tensor.shape)}") from error
+        except RuntimeError as error:  # raised by torch if it can't allocate the copy
+            raise InputError(
+                f"not enough memory for {name!r} of shape {tuple(tensor.shape)}"
+            ) from error
     return floats
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
-    """An .npz file's arrays, or where some are under ``param/`` those."""
+    """Returns the arrays of an .npz file; only those under ``param/`` if there are any."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        prefix = PARAMETERS if any(name.startswith(PARAMETERS) for name in arrays) else ""
+        prefixed = any(name.startswith(PARAMETER_PREFIX) for name in arrays)
+        prefix = PARAMETER_PREFIX if prefixed else ""
         return {
             name.removeprefix(prefix): torch.from_numpy(arrays[name])
             for name in arrays

@@ -1,4 +1,4 @@
-"""Building an ONNX file operator by operator."""
+"""Builds an ONNX file operator by operator."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharnn.errors import InputError
-from sharnn.inference.packed import WEIGHTS, require_storage, to_int8
+from sharnn.checkpoint import to_int8
+from sharnn.errors import InputError, require_choice
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET, IR_VERSION = 17, 8  # the oldest that have LayerNormalization: runtimes since 2022
+# The oldest versions with LayerNormalization, which runtimes since 2022 support.
+OPSET, IR_VERSION = 17, 8
+STORAGES = ("float32", "int8")
 
-Described = tuple[str, str, list[str | int]]  # a value's name, type and shape
+ValueInfo = tuple[str, str, list[str | int]]  # name, type and shape of an input or output
 
 
-def needed(package: str) -> Any:
-    """Imports a package that only ONNX files need.
+def import_onnx(module: str) -> Any:
+    """Imports and returns a module of an optional package.
 
     Args:
-        package: ``"onnx"``, ``"onnxruntime"`` or a part of them.
-
-    Returns:
-        The module.
+        module: ``"onnx"``, ``"onnxruntime"`` or a submodule of them.
 
     Raises:
-        InputError: it is not installed, or it is and can't be imported.
+        InputError: the package is not installed, or is installed but can't be imported.
 
     Example:
-        >>> needed("json").dumps([1])
+        >>> import_onnx("json").dumps([1])
         '[1]'
     """
-    root = package.partition(".")[0]
+    root = module.partition(".")[0]
     try:
-        importlib.import_module(root)  # before its part: the error then tells which is missing
-        return importlib.import_module(package)
+        importlib.import_module(root)  # first: only then is error.name the root if it is missing
+        return importlib.import_module(module)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == root:
             raise InputError(
-                f"{root} is not installed, and ONNX files need it: pip install onnx onnxruntime"
+                f"ONNX files need {root}, which is not installed: pip install onnx onnxruntime"
             ) from error
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise InputError(
@@ -54,14 +53,14 @@ def needed(package: str) -> Any:
 
 
 class GraphBuilder:
-    """A graph as it grows: operators, weights and constants, which go by name.
+    """A graph under construction: operators, weights and constants, each identified by its name.
 
     Args:
-        storage: how `matrix` stores: ``"float32"``, or ``"int8"``, whole numbers from -127 to 127
-            and one scale a row.
+        storage: storage of matrices: ``"float32"``, or ``"int8"``, integers from -127 to 127 with
+            one scale per row.
 
     Raises:
-        InputError: there is no such storage, or the package ``onnx`` is not installed.
+        InputError: the storage is unknown, or the package ``onnx`` is not installed.
 
     Example:
         >>> graph = GraphBuilder("float32")
@@ -73,40 +72,35 @@ class GraphBuilder:
     """
 
     def __init__(self, storage: str) -> None:
-        require_storage(storage, WEIGHTS)
+        require_choice("storage", storage, STORAGES)
         self.storage = storage
-        self.helper = needed("onnx.helper")
+        self.helper = import_onnx("onnx.helper")
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, NDArray[Any]] = {}
 
     def add(
         self, operator: str, *inputs: str, name: str | list[str] = "", **attributes: Any
     ) -> str:
-        """Adds one operator.
+        """Adds an operator and returns the name of its first output.
 
         Args:
-            operator: ONNX's name of it.
-            inputs: names of what it takes, in order; an empty one leaves out an optional input.
-            name: of its output, or of all its outputs; without it the output gets a number.
-            attributes: ONNX's own.
-
-        Returns:
-            The name of its first output.
+            operator: ONNX's name of the operator.
+            inputs: names of the inputs, in order; an empty name omits an optional input.
+            name: name of the output, or a list with the names of all outputs; a numbered name if
+                empty.
+            attributes: the operator's attributes.
         """
         outputs = [name or f"{operator}.{len(self.nodes)}"] if isinstance(name, str) else name
         self.nodes.append(self.helper.make_node(operator, inputs, outputs, **attributes))
         return outputs[0]
 
     def matrix(self, name: str, value: Tensor, axis: int = 0) -> str:
-        """Adds a matrix of the model, stored as was asked for.
+        """Adds a matrix of the model in the graph's storage, and returns its name.
 
         Args:
-            name: its name.
-            value: floats of at least 2 axes.
-            axis: the axis along which its rows lie; each row has a scale of its own.
-
-        Returns:
-            The name.
+            name: name of the matrix.
+            value: floats with at least 2 axes.
+            axis: the axis that counts the rows; each row has its own scale.
         """
         if self.storage == "float32":
             return self.weight(name, value)
@@ -118,59 +112,41 @@ class GraphBuilder:
         return self.add("DequantizeLinear", f"{name}.int8", scale, name=name, axis=axis)
 
     def weight(self, name: str, value: Tensor) -> str:
-        """Adds a weight of the model as floats.
-
-        Args:
-            name: its name.
-            value: floats of any shape.
-
-        Returns:
-            The name.
-        """
+        """Adds a weight of the model, floats of any shape, as float32, and returns its name."""
         self.tensors[name] = value.detach().float().cpu().contiguous().numpy()
         return name
 
     def floats(self, name: str, values: list[float]) -> str:
-        """Adds a constant; under one name it may be added again.
+        """Adds a constant vector of floats, and returns its name.
 
-        Args:
-            name: its name.
-            values: a list, for a vector.
-
-        Returns:
-            The name.
+        The same constant may be added more than once.
         """
         self.tensors[name] = np.array(values, np.float32)
         return name
 
     def integers(self, name: str, values: int | list[int]) -> str:
-        """Adds a constant of whole numbers; under one name it may be added again.
+        """Adds a constant integer, or a vector of integers, and returns its name.
 
-        Args:
-            name: its name.
-            values: a number, or a list for a vector.
-
-        Returns:
-            The name.
+        The same constant may be added more than once.
         """
         self.tensors[name] = np.array(values, np.int64)
         return name
 
     def proto(
-        self, inputs: Sequence[Described], outputs: Sequence[Described], says: Mapping[str, str]
+        self,
+        inputs: Sequence[ValueInfo],
+        outputs: Sequence[ValueInfo],
+        metadata: Mapping[str, str],
     ) -> onnx.ModelProto:
-        """The finished file.
+        """Returns the complete ONNX model.
 
         Args:
-            inputs, outputs: names, types (as ONNX calls them) and shapes; an axis with a name may
-                have any size.
-            says: its metadata.
-
-        Returns:
-            The model.
+            inputs, outputs: names, ONNX types and shapes; an axis given by a name can have any
+                size.
+            metadata: the file's metadata.
         """
-        types, numpy_helper = needed("onnx").TensorProto, needed("onnx.numpy_helper")
-        described = [
+        types, numpy_helper = import_onnx("onnx").TensorProto, import_onnx("onnx.numpy_helper")
+        values = [
             [
                 self.helper.make_tensor_value_info(n, getattr(types, t), shape)
                 for n, t, shape in group
@@ -179,10 +155,10 @@ class GraphBuilder:
         ]
         weights = [numpy_helper.from_array(value, name) for name, value in self.tensors.items()]
         model = self.helper.make_model(
-            self.helper.make_graph(self.nodes, "sharnn", *described, weights),
+            self.helper.make_graph(self.nodes, "sharnn", *values, weights),
             opset_imports=[self.helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="sharnn",
         )
-        self.helper.set_model_props(model, dict(says))
+        self.helper.set_model_props(model, dict(metadata))
         return model

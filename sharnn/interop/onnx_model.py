@@ -1,4 +1,4 @@
-"""Running a model's ONNX file: what any program that drives one has to do."""
+"""Runs an exported ONNX model, as any other program can."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
-from sharnn.interop.onnx_builder import needed
+from sharnn.interop.onnx_builder import import_onnx
 from sharnn.interop.onnx_graph import METADATA, NEXT
 
 OnnxState = dict[str, NDArray[np.float32]]
 
 
 class OnnxModel:
-    """An exported model in onnxruntime, with the state in the caller's hands, as in `SHARNN`.
+    """An exported model in onnxruntime. As with `SHARNN`, the caller keeps the state.
 
     Args:
         path: a file that `export` wrote.
-        threads: CPU threads; None for onnxruntime's choice.
+        threads: number of CPU threads; None for onnxruntime's choice.
 
     Raises:
-        InputError: the file can't be read or is not one of ours, or the package ``onnxruntime``
-            is not installed or broken.
+        InputError: the file can't be read or was not written by `export`, or the package
+            ``onnxruntime`` is not installed or broken.
 
     Example:
         >>> import tempfile
@@ -45,10 +45,10 @@ class OnnxModel:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        runtime = needed("onnxruntime")
+        runtime = import_onnx("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        # int8 weights become floats once, not in every step.
+        # Converts int8 weights to floats once, not in every step.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         if not Path(path).is_file():
             raise InputError(f"no file at {path}")
@@ -56,26 +56,19 @@ class OnnxModel:
             self.session = runtime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-            says = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
-            self.config = ModelConfig.from_dict(says["config"])
-        except Exception as error:  # onnxruntime's errors have no class in common
-            raise InputError(f"{path} is not an ONNX file of sharnn, or is damaged") from error
+            metadata = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
+            self.config = ModelConfig.from_dict(metadata["config"])
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise InputError(f"{path} is damaged, or is not an ONNX file of sharnn") from error
         self.outputs = [value.name for value in self.session.get_outputs()]
-        _, *self.carried = self.session.get_inputs()
+        _, *self.state_inputs = self.session.get_inputs()
 
     def start(self, batch_size: int = 1) -> OnnxState:
-        """The state where streams start: zeros, and memories of 0 rows.
-
-        Args:
-            batch_size: number of streams.
-
-        Returns:
-            Arrays by the names of the file's inputs.
-        """
+        """Returns the state at the start of the streams: zeros, and memories of 0 rows."""
         sizes = {"batch": batch_size, "rows": 0}
         return {
             value.name: np.zeros([sizes.get(size, size) for size in value.shape], np.float32)
-            for value in self.carried
+            for value in self.state_inputs
         }
 
     def __call__(
@@ -85,38 +78,38 @@ class OnnxModel:
 
         Args:
             x: (batch, time) integers below ``vocab_size``.
-            state: what the call before returned; None where a stream starts.
+            state: the state that the previous call returned; None at the start of a stream.
 
         Returns:
             Logits (batch, time, vocab_size) and the state for the next call, float32.
 
         Raises:
-            InputError: ``x`` has the wrong shape or type or a symbol that is not in the vocabulary,
-                or the state is of other streams or another model, or no arrays such as were
-                returned.
+            InputError: ``x`` has the wrong shape or dtype or a symbol outside the vocabulary; or
+                the state has another number of streams, belongs to another model, or is not made
+                of float32 arrays of the right shape.
         """
         symbols = self._symbols(x)
         state = self.start(len(symbols)) if state is None else state
         self._check(state, len(symbols))
         values = self.session.run(self.outputs, {"x": symbols, **state})
-        made = dict(zip(self.outputs, values, strict=True))
-        logits = made.pop("logits")
-        return logits, {name.removeprefix(NEXT): value for name, value in made.items()}
+        outputs = dict(zip(self.outputs, values, strict=True))
+        logits = outputs.pop("logits")
+        return logits, {name.removeprefix(NEXT): value for name, value in outputs.items()}
 
     def step(
         self, x: ArrayLike, state: Mapping[str, NDArray[np.float32]] | None = None
     ) -> tuple[NDArray[np.float32], OnnxState]:
-        """Predicts the symbol after one more symbol of every stream.
+        """Reads one symbol of each stream and predicts the next.
 
         Args:
             x: (batch,) integers below ``vocab_size``.
-            state: what the call before returned; None where a stream starts.
+            state: the state that the previous call returned; None at the start of a stream.
 
         Returns:
             Logits (batch, vocab_size) and the next state, float32.
 
         Raises:
-            InputError: as when called.
+            InputError: as for a call on a segment.
         """
         logits, state = self(_array(x)[..., None], state)
         return logits[:, 0], state
@@ -125,19 +118,21 @@ class OnnxModel:
         symbols = _array(x)
         if symbols.ndim != 2 or symbols.size == 0 or symbols.dtype.kind not in "iu":
             raise InputError(
-                f"x must hold integers of shape (batch, time), neither 0, "
+                "x must hold integers and have shape (batch, time) with at least one element, "
                 f"got {symbols.dtype} of shape {symbols.shape}"
             )
         if symbols.min() < 0 or symbols.max() >= self.config.vocab_size:
             raise InputError(f"x must hold symbols from 0 to {self.config.vocab_size - 1}")
         return symbols.astype(np.int64)
 
-    def _check(self, state: Mapping[str, NDArray[np.float32]], streams: int) -> None:
-        names = {value.name for value in self.carried}
+    def _check(self, state: Mapping[str, NDArray[np.float32]], num_streams: int) -> None:
+        names = {value.name for value in self.state_inputs}
         if not isinstance(state, Mapping) or state.keys() != names:
-            raise InputError("the state is of another model: give what the call before returned")
-        memories = set()  # their numbers of rows
-        for value in self.carried:
+            raise InputError(
+                "the state belongs to another model: pass the one that the previous call returned"
+            )
+        row_counts = set()
+        for value in self.state_inputs:
             array: Any = state[value.name]
             if not isinstance(array, np.ndarray):
                 raise InputError(f"{value.name} must be an array, got {type(array).__name__}")
@@ -147,18 +142,20 @@ class OnnxModel:
                     f"got {array.dtype} of shape {array.shape}"
                 )
             batch, *rows, dim = array.shape
-            if batch != streams or dim != self.config.dim:
+            if batch != num_streams or dim != self.config.dim:
                 raise InputError(
-                    f"{value.name} is of {batch} streams and width {dim}, "
-                    f"but x of {streams} and the model of {self.config.dim}"
+                    f"{value.name} has {batch} streams and width {dim}, "
+                    f"but x has {num_streams} streams and the model width {self.config.dim}"
                 )
-            memories.update(rows)
-        if len(memories) > 1:
-            raise InputError(f"the memories must have equally many rows, got {sorted(memories)}")
+            row_counts.update(rows)
+        if len(row_counts) > 1:
+            raise InputError(
+                f"all memories must have the same number of rows, got {sorted(row_counts)}"
+            )
 
 
 def _array(x: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(x)
     except ValueError as error:
-        raise InputError("x must hold equally many symbols of every stream") from error
+        raise InputError("x must have the same number of symbols for each stream") from error

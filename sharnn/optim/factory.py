@@ -1,4 +1,4 @@
-"""The optimiser that a recipe names, and which parameters it treats how."""
+"""Creates a recipe's optimiser and assigns each parameter to a group."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from torch import nn
 
 from sharnn.optim.lamb import Lamb
 from sharnn.optim.muon import Muon
+from sharnn.recipe import Recipe
 
 
-def make_optimizer(
-    model: nn.Module,
-    name: str,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    min_trust: float | None,
-) -> torch.optim.Optimizer:
-    """The optimiser a recipe names, over all parameters of a model.
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Returns the optimiser that a recipe names, over all parameters of a model.
+
+    LAMB applies weight decay to every parameter, as the paper does. AdamW and Muon apply it to
+    matrices only, without the embedding.
 
     Args:
         model: the model to train.
-        name: ``"lamb"``, ``"adamw"`` or ``"muon"``.
-        lr: learning rate.
-        betas: decays of the running means.
-        eps: epsilon of the root.
-        weight_decay: for LAMB on every tensor, as the paper; for the others on matrices only.
-        min_trust: LAMB's least trust ratio.
-
-    Returns:
-        The optimiser.
-
-    Raises:
-        KeyError: there is no optimiser of that name.
+        recipe: the optimiser's name and settings.
 
     Example:
-        >>> model = nn.Linear(2, 2)
-        >>> make_optimizer(model, "adamw", 1e-3, (0.9, 0.99), 1e-8, 0.0, None).defaults["lr"]
+        >>> recipe = Recipe(optimizer="adamw", lr=1e-3)
+        >>> make_optimizer(nn.Linear(2, 2), recipe).defaults["lr"]
         0.001
     """
+    settings: dict[str, Any] = {
+        "lr": recipe.lr,
+        "betas": (recipe.beta1, recipe.beta2),
+        "eps": recipe.eps,
+        "weight_decay": recipe.weight_decay,
+    }
+    if recipe.optimizer == "lamb":
+        return Lamb(model.parameters(), min_trust=recipe.min_trust, **settings)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(_parameter_groups(model), fused=True, **settings)
+    if recipe.optimizer == "muon":
+        return Muon(_parameter_groups(model), **settings)
+    raise NotImplementedError(f"optimizer {recipe.optimizer}")
+
+
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Returns the groups of AdamW and Muon: the LSTMs' stacked matrices, other matrices, the rest.
+
+    The rest (vectors and the embedding) has no weight decay.
+    """
     named = dict(model.named_parameters())
-    if name == "lamb":
-        return Lamb(named.values(), lr, betas, eps, weight_decay, min_trust)
-    gates = [p for n, p in named.items() if ".lstm.weight" in n]
+    gates = [p for name, p in named.items() if ".lstm.weight" in name]
     matrices = [
-        p for n, p in named.items() if p.dim() == 2 and ".lstm." not in n and "embedding" not in n
+        p
+        for name, p in named.items()
+        if p.dim() == 2 and ".lstm." not in name and "embedding" not in name
     ]
-    taken = {id(p) for p in gates + matrices}
-    rest = [p for p in named.values() if id(p) not in taken]
+    grouped = {id(p) for p in gates + matrices}
+    rest = [p for p in named.values() if id(p) not in grouped]
     groups = [
         {"params": gates, "matrices": True, "stacked": 4},
         {"params": matrices, "matrices": True, "stacked": 1},
         {"params": rest, "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    settings: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-    if name == "adamw":
-        return torch.optim.AdamW(groups, fused=True, **settings)
-    return {"muon": Muon}[name](groups, **settings)
+    return [group for group in groups if group["params"]]

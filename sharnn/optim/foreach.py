@@ -1,4 +1,4 @@
-"""What the optimisers share: all tensors move together, and a bad step can be called off unread."""
+"""The base class of our optimisers, which updates all parameters of a group at once."""
 
 from __future__ import annotations
 
@@ -9,86 +9,109 @@ import torch
 from torch import Tensor
 
 
-class TogetherOptimizer(torch.optim.Optimizer):
-    """An optimiser that moves all parameters of a group by a rule of its own, `_update`.
+class ForeachOptimizer(torch.optim.Optimizer):
+    """An optimiser whose update rule, `_update`, works on lists of tensors.
 
-    A rule works on lists of tensors, so that a GPU starts a few large kernels instead of many
-    small ones, and reads no number back from the device. A step can be called off without a look
-    at it either, as in torch's fused optimisers: where ``found_inf`` is set and not 0, weights
-    and state stay as they are.
+    On a GPU a rule on lists starts a few large kernels instead of many small ones. It never reads
+    a number back from the device, which would make the host wait. This also holds for skipped
+    steps: as in torch's fused optimisers, if the attribute ``found_inf`` is set and not 0, the
+    step leaves parameters and state unchanged.
     """
 
-    # What torch.amp.GradScaler asks before it hands over grad_scale and found_inf unread.
+    # With this flag torch.amp.GradScaler passes on grad_scale and found_inf without reading them.
     _step_supports_amp_scaling = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Moves every parameter that has a gradient.
+        """Updates every parameter that has a gradient.
 
         Args:
             closure: recomputes the loss with gradients, as in `torch.optim`.
 
         Returns:
-            The closure's loss, or None.
+            The closure's loss; None without a closure.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        skip = getattr(self, "found_inf", None)
-        keep: float | Tensor = 1.0
-        if skip is not None and skip.device.type == "cpu":
-            if skip.item():
+        found_inf = getattr(self, "found_inf", None)
+        enabled: float | Tensor = 1.0  # 0 skips the step: it multiplies every change below
+        if found_inf is not None:
+            if not host_can_read(found_inf):
+                enabled = (found_inf == 0).float().reshape(())
+            elif found_inf.item():
                 return loss
-        elif skip is not None:
-            keep = (skip == 0).float().reshape(())  # 0 turns each change below into none
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._update(weights, self._gradients(weights, keep), group, keep)
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._update(params, self._gradients(params, enabled), group, enabled)
         return loss
 
-    def _gradients(self, weights: list[Tensor], keep: float | Tensor) -> list[Tensor]:
-        """The gradients, unscaled, and 0 where the step is called off: they may be infinite."""
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
+    def _gradients(self, params: list[Tensor], enabled: float | Tensor) -> list[Tensor]:
+        """Returns the unscaled gradients; zeros if the step is skipped on the device."""
+        gradients = [param.grad for param in params if param.grad is not None]
         scale = getattr(self, "grad_scale", None)
         if scale is not None:
             gradients = list(torch._foreach_mul(gradients, scale.reciprocal()))
-        if isinstance(keep, Tensor):
-            gradients = [torch.where(keep > 0, g, torch.zeros_like(g)) for g in gradients]
+        if isinstance(enabled, Tensor):
+            # The gradients of a skipped step may be infinite, and 0 times infinity is NaN.
+            gradients = [torch.where(enabled > 0, g, torch.zeros_like(g)) for g in gradients]
         return gradients
 
     def _update(
         self,
-        weights: list[Tensor],
+        params: list[Tensor],
         gradients: list[Tensor],
         group: dict[str, Any],
-        keep: float | Tensor,
+        enabled: float | Tensor,
     ) -> None:
+        """Applies the update rule to some parameters of a group.
+
+        Args:
+            params: the parameters that have a gradient.
+            gradients: their gradients.
+            group: the group's settings.
+            enabled: 1 to take the step, 0 to leave parameters and state unchanged; a tensor (0-d)
+                if its value is on a device.
+        """
         raise NotImplementedError
 
-    def _states(self, weights: list[Tensor], *names: str) -> list[list[Tensor]]:
-        """For each name the states of these weights under it, zeros where they are new."""
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight].update({name: torch.zeros_like(weight) for name in names})
-        return [[self.state[weight][name] for weight in weights] for name in names]
+    def _states(self, params: list[Tensor], *names: str) -> list[list[Tensor]]:
+        """Returns one list of state tensors for each name; new ones are zeros."""
+        for param in params:
+            if not self.state[param]:
+                self.state[param].update({name: torch.zeros_like(param) for name in names})
+        return [[self.state[param][name] for param in params] for name in names]
 
     @staticmethod
-    def _follow(
-        means: list[Tensor], values: list[Tensor], decay: float, keep: float | Tensor
+    def _update_means(
+        means: list[Tensor], values: list[Tensor], decay: float, enabled: float | Tensor
     ) -> None:
-        """Moves running means: m = decay m + (1 - decay) v."""
-        share = (1 - decay) * keep
-        if isinstance(share, Tensor):
-            torch._foreach_lerp_(means, values, [share] * len(means))
+        """Updates running means in place: m = decay m + (1 - decay) v."""
+        weight = (1 - decay) * enabled
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(means, values, [weight] * len(means))
         else:
-            torch._foreach_lerp_(means, values, share)
+            torch._foreach_lerp_(means, values, weight)
 
     @staticmethod
-    def _follow_squares(
-        squares: list[Tensor], values: list[Tensor], decay: float, keep: float | Tensor
+    def _update_squares(
+        squares: list[Tensor], values: list[Tensor], decay: float, enabled: float | Tensor
     ) -> None:
-        """Moves running means of squares: s = decay s + (1 - decay) v^2."""
-        torch._foreach_mul_(squares, decay**keep)
+        """Updates running means of squares in place: s = decay s + (1 - decay) v^2.
+
+        If the step is skipped, the values are zeros.
+        """
+        torch._foreach_mul_(squares, decay**enabled)
         torch._foreach_addcmul_(squares, values, values, value=1 - decay)
+
+
+def host_can_read(tensor: Tensor) -> bool:
+    """Returns True if the host can read a tensor's value without waiting for a device.
+
+    Example:
+        >>> host_can_read(torch.zeros(()))
+        True
+    """
+    return tensor.device.type == "cpu"

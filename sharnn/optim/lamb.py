@@ -1,4 +1,4 @@
-"""LAMB with minimum trust, the optimiser of the paper."""
+"""LAMB with a minimum trust ratio, the optimiser of the paper."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.optim.foreach import TogetherOptimizer
+from sharnn.optim.foreach import ForeachOptimizer
 
-WEIGHT_NORM_CAP = 10.0
+MAX_PARAM_NORM = 10.0
 
 
-class Lamb(TogetherOptimizer):
+class Lamb(ForeachOptimizer):
     """LAMB with a minimum trust ratio and without bias correction.
 
-    Each tensor takes an Adam step whose length is scaled by the trust ratio, the norm of the
-    weights over the norm of the step. The minimum keeps tensors with small weights moving.
+    Each tensor takes an Adam step, scaled by the trust ratio: the norm of the parameter over the
+    norm of the step. The minimum keeps parameters with a small norm moving.
 
     Args:
         params: parameters or parameter groups.
         lr: learning rate.
-        betas: decay of the running means of the gradient and of its square.
+        betas: decays of the running means of the gradient and of its square.
         eps: added to the root of the second mean.
-        weight_decay: this share of the weights is added to the step before its norm is taken.
-        min_trust: the least trust ratio; None for plain LAMB.
+        weight_decay: multiple of the parameter that is added to the step before its norm is taken.
+        min_trust: minimum trust ratio; None for plain LAMB.
 
     Source: paper, minimum trust; You et al. 2019, algorithm 2.
 
@@ -58,31 +58,31 @@ class Lamb(TogetherOptimizer):
 
     def _update(
         self,
-        weights: list[Tensor],
+        params: list[Tensor],
         gradients: list[Tensor],
         group: dict[str, Any],
-        keep: float | Tensor,
+        enabled: float | Tensor,
     ) -> None:
-        means, squares = self._states(weights, "mean", "square")
+        means, squares = self._states(params, "mean", "square")
         # m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) g^2, without bias correction
         beta1, beta2 = group["betas"]
-        self._follow(means, gradients, beta1, keep)
-        self._follow_squares(squares, gradients, beta2, keep)
+        self._update_means(means, gradients, beta1, enabled)
+        self._update_squares(squares, gradients, beta2, enabled)
         # r = m / (sqrt(s) + eps) + decay w
         roots = torch._foreach_sqrt(squares)
         torch._foreach_add_(roots, group["eps"])
         steps = torch._foreach_div(means, roots)
         if group["weight_decay"]:
-            torch._foreach_add_(steps, weights, alpha=group["weight_decay"])
-        # trust = min(|w|, 10) / |r|, 1 where either is 0, and at least min_trust
-        weight_norms = torch.stack(torch._foreach_norm(weights)).clamp(max=WEIGHT_NORM_CAP)
+            torch._foreach_add_(steps, params, alpha=group["weight_decay"])
+        # trust = min(|w|, 10) / |r|, 1 if either norm is 0, and at least min_trust
+        param_norms = torch.stack(torch._foreach_norm(params)).clamp(max=MAX_PARAM_NORM)
         step_norms = torch.stack(torch._foreach_norm(steps))  # (tensors,) both
-        both = (weight_norms > 0) & (step_norms > 0)
-        trust = torch.where(both, weight_norms / step_norms, torch.ones_like(step_norms))
+        both = (param_norms > 0) & (step_norms > 0)
+        trust = torch.where(both, param_norms / step_norms, torch.ones_like(step_norms))
         if group["min_trust"] is not None:
             trust = trust.clamp(min=group["min_trust"])
-        for weight, ratio in zip(weights, trust.unbind(), strict=True):
-            self.state[weight]["trust"] = ratio  # kept for whoever wants to look
+        for param, ratio in zip(params, trust.unbind(), strict=True):
+            self.state[param]["trust"] = ratio  # for inspection only
         # w = w - lr trust r
-        torch._foreach_mul_(steps, list((trust * group["lr"] * keep).unbind()))
-        torch._foreach_sub_(weights, steps)
+        torch._foreach_mul_(steps, list((trust * group["lr"] * enabled).unbind()))
+        torch._foreach_sub_(params, steps)

@@ -1,4 +1,4 @@
-"""Muon, the optimiser of the laptop presets: it learns most in a short run."""
+"""Muon, the optimiser of the laptop presets, whose runs are short."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.optim.foreach import TogetherOptimizer
-from sharnn.precision import multiplies_bfloat16_fast
+from sharnn.device import has_fast_bfloat16
+from sharnn.optim.foreach import ForeachOptimizer
 
 
-class Muon(TogetherOptimizer):
-    """Muon for matrices: momentum whose singular values are all pushed towards 1.
+class Muon(ForeachOptimizer):
+    """Muon for matrices, which pushes all singular values of the momentum towards 1.
 
-    A group with ``matrices=True`` holds matrices only; each may stand for several stacked ones
-    (an LSTM's four gates), which are treated apart. Other groups take AdamW steps. An update of
-    Muon is scaled to the size of an AdamW step, so one learning rate and decay serve both.
+    A group with ``matrices=True`` holds matrices only. Each may consist of several stacked
+    matrices (those of an LSTM's four gates), which are orthogonalised separately. Other groups
+    take AdamW steps. Muon's steps are scaled to the size of AdamW's, so that both use the same
+    learning rate and weight decay.
 
     Args:
-        params: parameters or parameter groups; a group may set ``matrices`` and ``stacked``.
+        params: parameters or parameter groups; a group may set ``matrices`` and ``stacked``, the
+            number of matrices stacked in each of its parameters.
         lr: learning rate.
         momentum: decay of Muon's running mean of the gradient.
         betas: AdamW's decays.
         eps: AdamW's epsilon.
-        weight_decay: decoupled; the weights shrink by ``lr * weight_decay`` a step.
+        weight_decay: decoupled; each step shrinks the parameters by ``lr * weight_decay``.
 
     Source: Jordan et al. 2024, "Muon"; the scale 0.2 sqrt(max(rows, columns)) from Liu et al.
     2025, "Muon is scalable for LLM training".
@@ -61,80 +63,83 @@ class Muon(TogetherOptimizer):
 
     def _update(
         self,
-        weights: list[Tensor],
+        params: list[Tensor],
         gradients: list[Tensor],
         group: dict[str, Any],
-        keep: float | Tensor,
+        enabled: float | Tensor,
     ) -> None:
-        direction = self._matrix_steps if group["matrices"] else self._adam_steps
-        steps = direction(weights, gradients, group, keep)
+        compute_steps = self._matrix_steps if group["matrices"] else self._adam_steps
+        steps = compute_steps(params, gradients, group, enabled)
         if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * keep)
-        torch._foreach_mul_(steps, group["lr"] * keep)
-        torch._foreach_sub_(weights, steps)
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"] * enabled)
+        torch._foreach_mul_(steps, group["lr"] * enabled)
+        torch._foreach_sub_(params, steps)
 
     def _matrix_steps(
         self,
-        weights: list[Tensor],
+        params: list[Tensor],
         gradients: list[Tensor],
         group: dict[str, Any],
-        keep: float | Tensor,
+        enabled: float | Tensor,
     ) -> list[Tensor]:
-        (momenta,) = self._states(weights, "momentum")
+        """Returns the steps of matrices: the orthogonalised momentum."""
+        (momenta,) = self._states(params, "momentum")
         # m = mu m + (1 - mu) g;  the step looks ahead (Nesterov): mu m + (1 - mu) g
-        self._follow(momenta, gradients, group["momentum"], keep)
+        self._update_means(momenta, gradients, group["momentum"], enabled)
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        # Matrices of one shape go through the products together.
-        steps: list[Tensor] = [torch.empty(0)] * len(weights)
+        # Matrices of the same shape are multiplied as one batch.
+        steps: list[Tensor] = [torch.empty(0)] * len(params)
         for shape in {tensor.shape for tensor in ahead}:
-            places = [i for i, tensor in enumerate(ahead) if tensor.shape == shape]
-            matrices = torch.stack([ahead[i] for i in places])  # (places, rows, columns)
+            indices = [i for i, tensor in enumerate(ahead) if tensor.shape == shape]
+            matrices = torch.stack([ahead[i] for i in indices])  # (indices, rows, columns)
             matrices = matrices.unflatten(1, (group["stacked"], -1)).flatten(0, 1)
             scale = 0.2 * max(matrices.shape[1:]) ** 0.5
-            moves = orthogonalised(matrices).mul_(scale).view(len(places), *shape)
-            for i, move in zip(places, moves.unbind(), strict=True):
-                steps[i] = move
+            batch = orthogonalised(matrices).mul_(scale).view(len(indices), *shape)
+            for i, step in zip(indices, batch.unbind(), strict=True):
+                steps[i] = step
         return steps
 
     def _adam_steps(
         self,
-        weights: list[Tensor],
+        params: list[Tensor],
         gradients: list[Tensor],
         group: dict[str, Any],
-        keep: float | Tensor,
+        enabled: float | Tensor,
     ) -> list[Tensor]:
-        means, squares = self._states(weights, "mean", "square")
+        """Returns AdamW's steps, without the weight decay."""
+        means, squares = self._states(params, "mean", "square")
         beta1, beta2 = group["betas"]
-        for weight in weights:
-            state = self.state[weight]
-            state.setdefault("steps", torch.zeros((), dtype=torch.float32, device=weight.device))
-            state["steps"] += keep
-        steps = torch.stack([self.state[weight]["steps"] for weight in weights])  # (tensors,)
-        self._follow(means, gradients, beta1, keep)
-        self._follow_squares(squares, gradients, beta2, keep)
+        for param in params:
+            state = self.state[param]
+            state.setdefault("steps", torch.zeros((), dtype=torch.float32, device=param.device))
+            state["steps"] += enabled
+        counts = torch.stack([self.state[param]["steps"] for param in params])  # (tensors,)
+        counts = counts.clamp(min=1)  # 0 if all steps so far were skipped; 0 / 0 would be NaN
+        self._update_means(means, gradients, beta1, enabled)
+        self._update_squares(squares, gradients, beta2, enabled)
         # m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps)
-        roots = torch._foreach_div(squares, list((1 - beta2**steps).unbind()))
+        roots = torch._foreach_div(squares, list((1 - beta2**counts).unbind()))
         torch._foreach_sqrt_(roots)
         torch._foreach_add_(roots, group["eps"])
-        moves = torch._foreach_div(means, list((1 - beta1**steps).unbind()))
-        torch._foreach_div_(moves, roots)
-        return list(moves)
+        steps = torch._foreach_div(means, list((1 - beta1**counts).unbind()))
+        torch._foreach_div_(steps, roots)
+        return list(steps)
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Pushes all singular values of each matrix towards 1, by the Newton-Schulz iteration.
+    """Pushes all singular values of each matrix towards 1 with the Newton-Schulz iteration.
 
-    The products are computed in bfloat16 where the machine multiplies it fast: the iteration
-    aims at values near 1, not at 1, and bears the rounding.
+    The products are computed in bfloat16 if the device has fast ones. The rounding does no harm:
+    the iteration aims at values near 1, not at 1.
 
     Args:
         matrices: (count, rows, columns) floats.
-        iterations: 5 bring singular values to between about 0.7 and 1.2.
+        iterations: number of iterations; 5 bring the singular values to between about 0.7 and 1.2.
 
     Returns:
         (count, rows, columns) of the same dtype.
 
-    Source: Jordan et al. 2024, "Muon", with its quintic's coefficients.
+    Source: Jordan et al. 2024, "Muon", with its coefficients of the quintic.
 
     Example:
         >>> singular = torch.linalg.svdvals(orthogonalised(torch.randn(1, 8, 4)))
@@ -144,9 +149,9 @@ def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    smallest = torch.finfo(x.dtype).tiny  # a matrix of zeros stays one
+    smallest = torch.finfo(x.dtype).tiny  # a matrix of zeros stays zero
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=smallest)
-    if multiplies_bfloat16_fast(x.device):
+    if has_fast_bfloat16(x.device):
         x = x.bfloat16()
     # X = a X + (b A + c A^2) X with A = X X'
     for _ in range(iterations):

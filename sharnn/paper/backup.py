@@ -1,4 +1,4 @@
-"""Copies of a run in a folder that outlives this machine, such as a mounted drive."""
+"""Backs up a run to a folder that outlives the machine, such as a mounted drive."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sharnn.checkpoint import BEST, LAST
 from sharnn.errors import InputError
 from sharnn.run import METRICS, SETTINGS
 
-KEPT = (SETTINGS, METRICS, BEST, LAST)
+FILES = (SETTINGS, METRICS, BEST, LAST)
 SLOTS = ("a", "b")
-CONTENTS = "contents.json"  # of a slot: written last, so that a slot without it is half a copy
-CHUNK = 2**22
+CONTENTS = "contents.json"  # written last: a slot without valid contents is incomplete
+CHUNK = 2**22  # bytes
 
 
-class Keeper:
-    """Copies a run to a second folder now and then, and brings it back where the first is gone.
+class RunBackup:
+    """Backs up a run folder at intervals, and restores it if it was lost.
 
-    Two copies are overwritten in turn, so that one is always whole. Their files are overwritten in
-    place: a mounted Google Drive moves what is deleted or replaced to its bin, which counts
-    against the quota.
+    Two slots are overwritten in turn, so that one of them is always complete. Their files are
+    overwritten in place: a mounted Google Drive moves deleted or replaced files to its bin, which
+    counts towards the quota.
 
     Args:
-        run: the run's folder, on a disk that may be lost.
-        folder: where the copies go; made when the first is written.
-        minutes: least time between two copies that nobody asked for.
+        run: the run folder, on a disk that may be lost.
+        folder: the folder of the backup; `save` creates it.
+        minutes: minimum time between two copies made by `save_if_due`.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     Keeper(f"{place}/run", f"{place}/drive").restore()
+        ...     RunBackup(f"{place}/run", f"{place}/drive").restore()
         False
     """
 
@@ -43,76 +43,80 @@ class Keeper:
     ) -> None:
         self.run, self.folder = Path(run), Path(folder)
         self.minutes = minutes
-        self._copied = time.monotonic()
+        self._saved = time.monotonic()
 
-    def due(self) -> bool:
-        """Whether the last copy is old enough for the next.
+    def is_due(self) -> bool:
+        """Returns True if ``minutes`` have passed since the last copy, or since the start."""
+        return time.monotonic() - self._saved >= 60 * self.minutes
 
-        Returns:
-            True once ``minutes`` have gone by since the last copy, or since the start.
-        """
-        return time.monotonic() - self._copied >= 60 * self.minutes
+    def save_if_due(self) -> None:
+        """Copies the run if the last copy is old enough; see `is_due` and `save`."""
+        if self.is_due():
+            self.save()
 
     def save(self) -> None:
         """Copies the run over the older of the two copies.
 
         Raises:
-            InputError: the folder can't be written.
+            InputError: the backup's folder can't be written.
         """
-        kept = self._slots()
-        newest = max(kept, key=lambda slot: kept[slot]["number"], default=None)
-        slot = SLOTS[1] if newest == SLOTS[0] else SLOTS[0]
-        number = kept[newest]["number"] + 1 if newest is not None else 1
-        place = self.folder / slot
+        slots = self._complete_slots()
+        newest = max(slots, key=lambda slot: slots[slot]["number"], default=None)
+        target = SLOTS[1] if newest == SLOTS[0] else SLOTS[0]
+        number = slots[newest]["number"] + 1 if newest is not None else 1
+        place = self.folder / target
         try:
             place.mkdir(parents=True, exist_ok=True)
             (place / CONTENTS).write_bytes(b"")
             files = {
                 name: _copy(self.run / name, place / name)
-                for name in KEPT
+                for name in FILES
                 if (self.run / name).is_file()
             }
             (place / CONTENTS).write_text(json.dumps({"number": number, "files": files}) + "\n")
         except OSError as error:
-            raise InputError(f"can't keep a copy in {place}: {error.strerror or error}") from error
-        self._copied = time.monotonic()
+            reason = error.strerror or error
+            raise InputError(f"can't back up {self.run} to {place}: {reason}") from error
+        self._saved = time.monotonic()
 
     def restore(self) -> bool:
-        """Brings the newest whole copy back, where the run itself is gone.
+        """Restores the run from the newest intact copy, unless the run folder still has it.
 
         Returns:
-            Whether a copy was brought back. A run that is still there stays as it is.
+            True if the run was restored; False if the folder has a run, or there is no copy.
 
         Raises:
-            InputError: there are copies, but none is whole; where they go is no folder; or the
-                run's folder can't be written.
+            InputError: no copy is intact, the backup's folder is not a folder, or the run's
+                folder can't be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is no folder: copies can't be kept there")
+            raise InputError(f"{self.folder} is not a folder: give a folder for the backup")
         if (self.run / LAST).exists():
             return False
-        kept = self._slots()
-        for slot in sorted(kept, key=lambda slot: -kept[slot]["number"]):
-            files, place = kept[slot]["files"], self.folder / slot
+        slots = self._complete_slots()
+        for slot in sorted(slots, key=lambda slot: -slots[slot]["number"]):
+            files, place = slots[slot]["files"], self.folder / slot
             try:
                 self.run.mkdir(parents=True, exist_ok=True)
-                whole = [_copy(place / n, self.run / _partial(n)) == files[n] for n in files]
-                if not all(whole):
+                hashes = {name: _copy(place / name, self.run / _partial(name)) for name in files}
+                if hashes != files:
                     continue
-                # The checkpoint comes last: without it the folder is no run.
-                for name in sorted(files, key=KEPT.index):
+                # The checkpoint comes last: a folder without it is not a run.
+                for name in sorted(files, key=FILES.index):
                     os.replace(self.run / _partial(name), self.run / name)
                 return True
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise InputError(f"can't restore {self.run}: {error.strerror or error}") from error
-        if kept:
-            raise InputError(f"no copy in {self.folder} is whole: remove it to start anew")
+        if slots:
+            raise InputError(
+                f"no copy in {self.folder} is intact: remove the folder to start a new run"
+            )
         return False
 
-    def _slots(self) -> dict[str, dict[str, Any]]:
-        """What the two copies say they hold; half a copy says nothing."""
+    def _complete_slots(self) -> dict[str, dict[str, Any]]:
+        """Returns the contents of each slot whose copy was completed."""
         found = {}
         for slot in SLOTS:
             try:
@@ -124,17 +128,17 @@ class Keeper:
 
 
 def _partial(name: str) -> str:
-    """What a file of the run is called until it is whole."""
+    """Returns the name of a file while it is being restored."""
     return f".{name}.partial"
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copies a file over another, in place, and returns the sha256 of what it copied."""
+    """Copies a file over another in place, and returns the SHA-256 hash of the content."""
     digest = hashlib.sha256()
-    with open(source, "rb") as read, open(target, "wb") as written:
-        while chunk := read.read(CHUNK):
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(CHUNK):
             digest.update(chunk)
-            written.write(chunk)
-        written.flush()
-        os.fsync(written.fileno())
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The paper's run from the download to its test figure, in as many sessions as it takes."""
+"""The paper's run, from training to its test score, in any number of sessions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from sharnn.checkpoint import LAST, find_model, read, read_header
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus
-from sharnn.distributed import joined
+from sharnn.distributed import process_group
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.paper.backup import Keeper
+from sharnn.paper.backup import RunBackup
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result
 from sharnn.training import resume, train
@@ -33,12 +33,13 @@ TEST_STREAMS, TEST_SEGMENT = 8, 1024  # Source: the author's code
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run and, once it has come to its end, its figures.
+    """A run and, if it is complete, its scores.
 
     Args:
-        result: how the last session ended.
-        test: bits per byte of the best checkpoint on the test bytes; None before the end.
-        test_bytes: how many were scored.
+        result: the result of the last session.
+        test: bits per byte of the best checkpoint on the test bytes; None if the run is not
+            complete.
+        test_bytes: number of test bytes that are scored.
         published: the paper's bits per byte, validation and test; None for other presets.
     """
 
@@ -48,11 +49,7 @@ class Reproduction:
     published: tuple[float, float] | None
 
     def table(self) -> str:
-        """The figures beside the paper's.
-
-        Returns:
-            Three lines.
-        """
+        """Returns a table, in three lines, of this run's scores below the paper's."""
         lines = ["bits per byte             valid   test"]
         if self.published is not None:
             lines.append("the paper, on enwik8      {:.3f}  {:.3f}".format(*self.published))
@@ -68,31 +65,29 @@ def reproduce(
     preset: str = "paper",
     model_changes: dict[str, Any] | None = None,
     recipe_changes: dict[str, Any] | None = None,
-    keeper: Keeper | None = None,
+    backup: RunBackup | None = None,
     on_metrics: Callable[[Metrics], None] | None = None,
-    progress: bool = True,
+    progress_bar: bool = True,
     tensorboard: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> Reproduction:
     """Trains one of the paper's models to the end and scores it as the paper does.
 
-    Where the folder holds a run, this goes on with it: the same call is right for the first
-    session, for the next after a cut, and for the last, which scores the test bytes.
+    If the folder holds a run, it is resumed. So the same call serves the first session, every
+    session after an interruption, and the last one, which scores the test bytes.
 
     Args:
         out: the run folder.
-        corpus: enwik8, or what stands for it in a trial.
+        corpus: enwik8, or a smaller corpus for a trial.
         preset: ``"paper"``, ``"paper-no-head"`` or ``"paper-every-head"``.
         model_changes: settings of the model to replace, for a trial.
         recipe_changes: settings of the recipe to replace.
-        keeper: keeps copies of the folder, and brings them back where the folder is gone.
-        on_metrics, progress, tensorboard, settings: see `train`.
-
-    Returns:
-        The run, with its figures if it has come to its end.
+        backup: backs up the folder, and restores it if it was lost; None for no backup.
+        on_metrics, progress_bar, tensorboard, settings: see `train`.
 
     Raises:
-        InputError: the folder holds a run of another model; and see `train` and `resume`.
+        InputError: the folder holds a run of another model; and see `train`, `resume` and
+            `RunBackup`.
 
     Source: paper, results on enwik8.
 
@@ -104,53 +99,61 @@ def reproduce(
         >>> recipe = {"steps": 2, "batch_size": 2, "segment_length": 16}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = reproduce(
-        ...         folder, corpus, model_changes=model, recipe_changes=recipe, progress=False
+        ...         folder, corpus, model_changes=model, recipe_changes=recipe, progress_bar=False
         ...     )
         >>> run.result.reason, run.published, run.test < 8.1
         ('done', (1.1, 1.076), True)
     """
     out = Path(out)
-    show: dict[str, Any] = {
+    config = dataclasses.replace(ModelConfig.preset(preset), **(model_changes or {}))
+    options: dict[str, Any] = {
         "on_metrics": on_metrics,
-        "progress": progress,
+        "on_checkpoint": backup.save_if_due if backup is not None else None,
+        "progress_bar": progress_bar,
         "tensorboard": tensorboard,
     }
-    with joined() as ranks:
-        if keeper is not None:
-            ranks.first(keeper.restore)
-            show["on_checkpoint"] = lambda: keeper.save() if keeper.due() else None
-        config = dataclasses.replace(ModelConfig.preset(preset), **(model_changes or {}))
-        if ranks.first(lambda: _holds(out, config)):
-            result = resume(out, corpus, recipe_changes, **show)
+    with process_group() as group:
+        resuming = False
+        with group.shared_errors():
+            if group.is_rank0:
+                if backup is not None:
+                    backup.restore()
+                resuming = _holds_run(out, config)
+        if group.broadcast_object(resuming):
+            result = resume(out, corpus, recipe_changes, **options)
         else:
             recipe = dataclasses.replace(Recipe.preset(preset), **(recipe_changes or {}))
             settings = {"preset": preset, **(settings or {})}
-            result = train(config, corpus, recipe, out, settings=settings, **show)
-        if keeper is not None:
-            ranks.first(keeper.save)
+            result = train(config, corpus, recipe, out, settings=settings, **options)
+        complete = result.reason == "done"
+        best: dict[str, Tensor] = {}
+        with group.shared_errors():
+            if group.is_rank0:
+                if backup is not None:
+                    backup.save()
+                if complete:
+                    best, _ = read(find_model(out), training=False)
         test = None
-        if result.reason == "done":
-            best = ranks.agree(lambda: _weights(out) if ranks.is_first else {})
-            result.model.load_state_dict(ranks.spread(best))
+        if complete:
+            result.model.load_state_dict(group.broadcast(best))
             test = bits_per_byte(
                 result.model,
                 corpus.test,
                 batch_size=TEST_STREAMS,
                 segment_length=TEST_SEGMENT,
-                ranks=ranks,
+                group=group,
             )
     return Reproduction(result, test, len(corpus.test) - 1, PUBLISHED.get(preset))
 
 
-def _holds(folder: Path, config: ModelConfig) -> bool:
-    """Whether a folder holds a run; one of another model is refused."""
+def _holds_run(folder: Path, config: ModelConfig) -> bool:
+    """Returns True if a folder holds a run of this model.
+
+    Raises:
+        InputError: it holds a run of another model.
+    """
     if not (folder / LAST).exists():
         return False
     if ModelConfig.from_dict(read_header(folder / LAST)["config"]) != config:
-        raise InputError(f"{folder} holds a run of another model: name another folder")
+        raise InputError(f"{folder} holds a run of another model: give another folder")
     return True
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a run's best checkpoint."""
-    return read(find_model(folder), training=False)[0]

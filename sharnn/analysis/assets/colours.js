@@ -1,7 +1,7 @@
-// Colours follow the theme; every scale is one hue that gets stronger, or two around a middle.
+// Colours for the current theme. A scale is one hue of increasing strength, or two hues that diverge.
 
 const STEPS = 16;
-const EVEN = STEPS; // the middle of the weights' palette: an even share
+const EVEN = STEPS; // middle of the weights' palette: an even share
 
 class Colours {
   constructor() {
@@ -24,23 +24,23 @@ class Colours {
   }
 }
 
-/** Level in the bits' palette: full strength at 8 bits, what guessing costs. */
+/** Returns the level in the bits' palette: full strength at 8 bits, the cost of a random guess. */
 function bitsLevel(bits) {
   return Number.isNaN(bits) ? 0 : Math.round(STEPS * Math.min(1, bits / 8));
 }
 
-/** Level in the weights' palette, on a logarithmic scale up to the head's largest. */
+/** Returns the level in the weights' palette, on a logarithmic scale up to the head's largest. */
 function weightLevel(relative, largest) {
   const log = Math.log2(Math.max(relative, 2 ** -20));
   const share = log >= 0 ? log / Math.max(1, Math.log2(largest)) : log / 6;
   return EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
 }
 
-// Made once: a formatter takes longer to make than all else that a choice does.
+// Created once: creating a formatter takes longer than everything else that a selection does.
 const grouped = new Intl.NumberFormat("en");
 const thousands = (number) => grouped.format(number);
 
-/** A number with as many digits as it deserves. */
+/** Formats a number with two or three significant digits. */
 function short(number) {
   const size = Math.abs(number);
   if (size >= 100) return thousands(Math.round(number));
@@ -48,16 +48,18 @@ function short(number) {
   return size >= 0.01 || size === 0 ? number.toFixed(2) : number.toPrecision(2);
 }
 
+/** Formats a share as a percentage. */
 function percent(share) {
   const value = 100 * share;
-  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)} %`;
+  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
 
-function followTheme(chosen, changed) {
+/** Applies the theme from a select element, and calls `changed` after each change of theme. */
+function followTheme(select, changed) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const around = () => {
+  const surrounding = () => {
     try {
-      // The page that this one lies in: a Jupyter Book, JupyterLab, Colab.
+      // The page around this frame: a Jupyter Book, JupyterLab or Colab.
       const { documentElement: root, body } = window.parent.document;
       if (root.dataset.theme && window.parent !== window) return root.dataset.theme;
       if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "true" ? "light" : "dark";
@@ -65,22 +67,22 @@ function followTheme(chosen, changed) {
     } catch { /* another origin */ }
     return dark.matches ? "dark" : "light";
   };
-  let now = null;
+  let current = null;
   const apply = () => {
-    const theme = chosen.value === "auto" ? around() : chosen.value;
-    if (theme === now) return;
-    now = theme;
+    const theme = select.value === "auto" ? surrounding() : select.value;
+    if (theme === current) return;
+    current = theme;
     document.documentElement.dataset.theme = theme;
     changed();
   };
-  chosen.addEventListener("change", apply);
+  select.addEventListener("change", apply);
   dark.addEventListener("change", apply);
   try {
     if (window.parent !== window) {
-      const watcher = new MutationObserver(apply);
+      const observer = new MutationObserver(apply);
       const { documentElement: root, body } = window.parent.document;
-      watcher.observe(root, { attributes: true });
-      watcher.observe(body, { attributes: true });
+      observer.observe(root, { attributes: true });
+      observer.observe(body, { attributes: true });
     }
   } catch { /* another origin */ }
   apply();

@@ -1,6 +1,6 @@
-// Mouse, touch and keys, and the frame around the page.
+// Mouse, touch and keyboard input, and the size of the frame around the page.
 
-/** Calls `act` with the share of the width at which an element is pressed or dragged. */
+/** Calls `act` with the horizontal position of a press or drag, as a share of the width. */
 function onDrag(element, act) {
   const share = (event) => {
     const box = element.getBoundingClientRect();
@@ -20,36 +20,36 @@ function connect(explorer) {
   });
   onDrag($("minimap"), (share) => {
     if (!explorer.head) return;
-    const distance = Math.max(1, Math.ceil((1 - share) * explorer.head.memory));
+    const distance = Math.max(1, Math.ceil((1 - share) * explorer.head.memoryLimit));
     explorer.look(Math.max(0, explorer.target - distance));
   });
-  /** The watched byte at a share of the overview's width. */
+  /** Returns the target at a share of the overview's width. */
   const atShare = (share) => {
     const { width } = explorer.canvas.overview;
-    const { watched } = explorer.reading;
-    const i = Math.floor(((share * width - MARGIN) / (width - MARGIN)) * watched);
-    return Math.min(watched - 1, Math.max(0, i));
+    const { numTargets } = explorer.trace;
+    const i = Math.floor(((share * width - MARGIN) / (width - MARGIN)) * numTargets);
+    return Math.min(numTargets - 1, Math.max(0, i));
   };
   onDrag($("overview"), (share) => explorer.head && explorer.choose(atShare(share)));
   $("overview").addEventListener("mousemove", (event) => {
     if (!explorer.head) return;
     const i = atShare(event.offsetX / explorer.canvas.overview.width);
-    $("under-overview").textContent = `${bitsInWords(explorer.reading, explorer.reading.first + i)}, ` +
-      `spreads over ${short(explorer.head.effective[i])}`;
+    $("under-overview").textContent = `${describeBits(explorer.trace, explorer.trace.first + i)}, ` +
+      `effective number of positions ${short(explorer.head.effective[i])}`;
   });
-  $("overview").addEventListener("keydown", (event) => explorer.watched?.key(event));
+  $("overview").addEventListener("keydown", (event) => explorer.targetPane?.key(event));
   new ResizeObserver(() => {
     Object.values(explorer.canvas).forEach((canvas) => canvas.fit());
     if (explorer.chosen !== undefined) explorer.redraw();
   }).observe($("views"));
 }
 
-/** An iframe of the same origin grows with its page. */
+/** Sets the height of the frame to that of the page, if both have the same origin. */
 function fitFrame() {
   try {
     const frame = window.frameElement;
     if (!frame) return;
     const fit = () => (frame.style.height = `${document.body.scrollHeight + 4}px`);
     new ResizeObserver(fit).observe(document.body);
-  } catch { /* another origin: whoever made the frame gave it a height */ }
+  } catch { /* another origin: the frame keeps its height */ }
 }

@@ -1,49 +1,53 @@
-// With a kernel behind it, the page asks: read this text, remove these positions.
-// Questions and answers are messages to and from the page that holds this one.
+// Connection to a kernel: requests to trace another text or to remove positions, and the responses.
+// Both are messages exchanged with the page around this frame.
 
 function connectKernel(explorer) {
   if (window.parent === window) return;
-  const ask = (question) => window.parent.postMessage({ sharnn: "ask", ...question }, "*");
-  const busy = (text) => {
+  const send = (request) => window.parent.postMessage({ sharnn: "request", ...request }, "*");
+  const showStatus = (text) => {
     $("live-status").textContent = text;
   };
 
   window.addEventListener("message", async ({ source, data }) => {
-    if (source !== window.parent || data?.sharnn !== "answer") return;
-    if (data.what === "hello") {
+    if (source !== window.parent || data?.sharnn !== "response") return;
+    if (data.type === "hello") {
       $("live").hidden = $("ask").hidden = false;
-      $("live-memory").value = data.memory;
-      $("live-memory").max = data.longest;
-    } else if (data.what === "reading") {
+      $("live-memory").value = data.memory_limit;
+      $("live-memory").max = data.maximum;
+    } else if (data.type === "trace") {
       await explorer.show(data.payload);
-      busy(data.text);
-    } else if (data.what === "removed") {
-      // Another byte may have been chosen since.
+      showStatus(data.text);
+    } else if (data.type === "ablation") {
+      // Another target may have been selected since the request.
       const { chosen, head } = explorer;
-      if (data.chosen === chosen && data.block === head?.block) $("answer").textContent = data.text;
-    } else if (data.what === "problem") {
-      $(data.about === "remove" ? "answer" : "live-status").textContent = data.text;
+      if (data.target === chosen && data.block === head?.block) $("answer").textContent = data.text;
+    } else if (data.type === "error") {
+      $(data.request === "ablate" ? "answer" : "live-status").textContent = data.text;
     }
   });
 
   $("live").addEventListener("submit", (event) => {
     event.preventDefault();
-    busy("The model reads ...");
-    ask({ what: "read", text: $("live-text").value, memory: Number($("live-memory").value) });
+    showStatus("Running the model ...");
+    send({
+      type: "trace",
+      text: $("live-text").value,
+      memory_limit: Number($("live-memory").value),
+    });
   });
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!explorer.head) return;
     $("answer").textContent = "...";
     const range = event.submitter?.name === "range";
-    ask({
-      what: "remove",
+    send({
+      type: "ablate",
       block: explorer.head.block,
-      chosen: explorer.chosen,
+      target: explorer.chosen,
       count: range ? null : Number($("ask-count").value),
       nearest: range ? Number($("ask-near").value) : null,
       farthest: range ? Number($("ask-far").value) : null,
     });
   });
-  ask({ what: "hello" });
+  send({ type: "hello" });
 }

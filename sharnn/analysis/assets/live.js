@@ -1,28 +1,29 @@
-// The widget's half in the notebook: it carries messages between the page in its frame and the
-// kernel. The page comes with the first answer, so that no notebook stores it twice.
+// The widget in the notebook. It passes messages between the page in its frame and the kernel. The
+// page arrives with the first response, so that the notebook does not store it a second time.
 
 function render({ model, el }) {
   const frame = document.createElement("iframe");
   frame.title = "Attention explorer";
   frame.style.cssText = "width: 100%; height: 1500px; border: 0";
   el.append(frame);
-  let latest = null; // the text that was read since the page came
+  let latest = null; // the newest trace since the page arrived
 
-  const toPage = (answer) => frame.contentWindow?.postMessage({ sharnn: "answer", ...answer }, "*");
+  const toPage = (response) =>
+    frame.contentWindow?.postMessage({ sharnn: "response", ...response }, "*");
   const fromPage = ({ source, data }) => {
-    if (source !== frame.contentWindow || data?.sharnn !== "ask") return;
+    if (source !== frame.contentWindow || data?.sharnn !== "request") return;
     model.send(data);
-    // JupyterLab takes frames out of the document and puts them back: their page starts anew.
-    if (data.what === "hello" && latest) toPage(latest);
+    // When JupyterLab moves a frame out of the document and back, its page loads again.
+    if (data.type === "hello" && latest) toPage(latest);
   };
-  const fromKernel = (answer) => {
-    if (answer.what === "reading") latest = answer;
-    if (answer.what !== "page") toPage(answer);
-    else if (!frame.srcdoc) frame.srcdoc = answer.page; // else another view has asked for it
+  const fromKernel = (response) => {
+    if (response.type === "trace") latest = response;
+    if (response.type !== "page") toPage(response);
+    else if (!frame.srcdoc) frame.srcdoc = response.page; // otherwise another view requested it
   };
   window.addEventListener("message", fromPage);
   model.on("msg:custom", fromKernel);
-  model.send({ what: "page" });
+  model.send({ type: "page" });
   return () => {
     window.removeEventListener("message", fromPage);
     model.off("msg:custom", fromKernel);

@@ -1,9 +1,9 @@
-// A text whose bytes can be coloured, pointed at and chosen, by mouse, touch or keyboard.
+// A text whose bytes can be coloured, hovered over and selected, by mouse, touch or keyboard.
 
 const NO_LEVEL = 255;
-const IN_VIEW = 2500; // bytes before or after one that can be seen together with it
+const IN_VIEW = 2500; // maximum distance, in bytes, of two bytes in view at the same time
 
-/** Waits until a frame is drawn, but not for long: out of view a browser may draw none. */
+/** Waits for the next frame, up to a limit: a browser may draw no frame while out of view. */
 function nextFrame() {
   return new Promise((done) => {
     requestAnimationFrame(() => setTimeout(done));
@@ -13,14 +13,14 @@ function nextFrame() {
 
 class TextPane {
   /**
-   * @param element   where the text goes; it scrolls and takes the focus
-   * @param reading   the bytes and their glyphs
-   * @param from, to  the bytes to show
-   * @param choose    called with the byte that was chosen
-   * @param point     called with the byte that is pointed at, null when none is
+   * @param element   element that holds the text; it scrolls and takes the focus
+   * @param trace     the bytes and their glyphs
+   * @param from, to  range of bytes to show
+   * @param choose    called with the byte that was selected
+   * @param hover     called with the byte under the pointer, null if there is none
    */
-  constructor(element, reading, from, to, choose, point) {
-    Object.assign(this, { element, reading, from, to, choose });
+  constructor(element, trace, from, to, choose, hover) {
+    Object.assign(this, { element, trace, from, to, choose });
     this.cells = new Array(to - from);
     this.levels = new Uint8Array(to - from).fill(NO_LEVEL);
     this.here = null;
@@ -28,16 +28,16 @@ class TextPane {
     element.replaceChildren(this.build());
     element.setAttribute("aria-valuemin", from);
     element.setAttribute("aria-valuemax", to - 1);
-    // Assigned, not added: a new text in the same place takes over.
+    // Assigned rather than added, so that a new text replaces the old one's handlers.
     element.onclick = (event) => this.at(event) !== null && choose(this.at(event));
-    element.onmouseover = (event) => point(this.at(event));
-    element.onmouseleave = () => point(null);
+    element.onmouseover = (event) => hover(this.at(event));
+    element.onmouseleave = () => hover(null);
     element.onkeydown = (event) => this.key(event);
   }
 
   build() {
     const all = document.createDocumentFragment();
-    for (const glyph of this.reading.glyphs) {
+    for (const glyph of this.trace.glyphs) {
       const first = Math.max(glyph.start, this.from);
       const last = Math.min(glyph.start + glyph.length, this.to);
       if (first >= last) continue;
@@ -65,6 +65,7 @@ class TextPane {
     return all;
   }
 
+  /** Returns the byte under an event; null if there is none. */
   at(event) {
     let index = event.target.index ?? null;
     if (index === null && event.target.dataset?.glyph) index = event.target.firstChild.index;
@@ -76,13 +77,13 @@ class TextPane {
   }
 
   /**
-   * Colours each byte by its level in a palette; only what changes is touched. Given a byte, those
-   * that can be in view with it come first and the rest after the next frame.
+   * Colours each byte by its level in a palette. Only cells that change are updated. With `near`,
+   * the cells that can be in view with that byte come first and the others after the next frame.
    */
   paint(levelOf, palette, near = null) {
     if (palette !== this.palette) this.levels.fill(NO_LEVEL);
     this.palette = palette;
-    const turn = ++this.turn; // what an older call has put off is out of date
+    const turn = ++this.turn; // cancels what an older call has deferred
     if (near === null) {
       this.paintCells(levelOf, 0, this.cells.length);
       return;
@@ -106,7 +107,7 @@ class TextPane {
     }
   }
 
-  /** Marks bytes from `first` on as not yet read, and the one before which they start. */
+  /** Marks byte `first` as the target, and the bytes from there on as not read yet. */
   dimFrom(first) {
     const old = this.dimmed ?? this.to;
     const [low, high] = first < old ? [first, old] : [old, first];
@@ -119,7 +120,7 @@ class TextPane {
     this.dimmed = first;
   }
 
-  /** Moves the cursor, brings it into view, and tells who listens what it is on. */
+  /** Moves the cursor, scrolls to it, and updates the value that screen readers announce. */
   moveTo(index, spoken) {
     this.here?.classList.remove("here");
     this.here = this.cell(index);
@@ -129,7 +130,7 @@ class TextPane {
     this.show(index);
   }
 
-  /** Scrolls this element alone, never the page around it. */
+  /** Scrolls to a byte within this element; the page itself does not scroll. */
   show(index) {
     const box = this.element.getBoundingClientRect();
     const cell = this.cell(index).getBoundingClientRect();
@@ -140,7 +141,7 @@ class TextPane {
   key(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const now = this.here?.index ?? this.from;
-    const targets = {
+    const moves = {
       ArrowLeft: () => now - 1,
       ArrowRight: () => now + 1,
       ArrowUp: () => this.otherLine(now, -1),
@@ -150,12 +151,12 @@ class TextPane {
       Home: () => this.from,
       End: () => this.to - 1,
     };
-    if (!(event.key in targets)) return;
+    if (!(event.key in moves)) return;
     event.preventDefault();
-    this.choose(Math.min(this.to - 1, Math.max(this.from, targets[event.key]())));
+    this.choose(Math.min(this.to - 1, Math.max(this.from, moves[event.key]())));
   }
 
-  /** The byte of the next line, up or down, that lies closest to this one. */
+  /** Returns the byte of the next line, up or down, that is horizontally closest to this one. */
   otherLine(index, step) {
     const box = (i) => this.cell(i).getBoundingClientRect();
     const { top, left, height } = box(index);

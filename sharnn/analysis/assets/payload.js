@@ -1,36 +1,41 @@
-// What the page was given: numbers as base64 of deflated little-endian arrays.
+// The data of the page: arrays of numbers, stored as base64 of deflated little-endian bytes.
 
 const KINDS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
 
 async function unpack({ kind, data }) {
-  const letters = atob(data);
-  const bytes = new Uint8Array(letters.length);
-  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  const characters = atob(data);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < characters.length; i++) bytes[i] = characters.charCodeAt(i);
   const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new KINDS[kind](await new Response(inflated).arrayBuffer());
 }
 
-/** Share of an even spread that the distances from `near` to before `far` have. */
+/** Returns the even share of the distances from `near` to before `far` together. */
 function evenShare(near, far, visible) {
   return Math.max(0, Math.min(far, visible + 1) - near) / visible;
 }
 
-/** A reading: its text at once, the heads' weights after `load`. */
-class Reading {
+/** The trace of a text. `loadText` and `loadHeads` unpack its arrays. */
+class Trace {
   constructor(payload) {
-    Object.assign(this, payload); // name, about, notes, memory, first, watched, counts, edges, ...
     this.payload = payload;
+    this.memoryLimit = payload.memory_limit;
+    this.first = payload.first; // index of the first target
+    this.numTargets = payload.num_targets;
+    this.overviewEdges = payload.overview_edges;
+    this.counts = payload.counts;
+    this.bandEdges = payload.band_edges;
   }
 
   async loadText() {
-    const { text, bits, visible, likely, chances } = this.payload;
-    this.bytes = await unpack(text);
-    this.bits = await unpack(bits); // (bytes) NaN where nothing predicted the byte
-    this.visible = await unpack(visible); // (watched) keys that the query sees
-    this.likely = await unpack(likely); // (watched, guesses) bytes, the likeliest first
-    this.chances = await unpack(chances); // (watched, guesses)
-    this.glyphs = glyphs(this.bytes);
-    this.places = glyphOfByte(this.glyphs, this.bytes.length);
+    const { payload } = this;
+    this.bytes = await unpack(payload.text);
+    this.bits = await unpack(payload.bits); // (bytes) NaN for a byte that is not predicted
+    this.numVisible = await unpack(payload.num_visible); // (targets) keys its query can attend to
+    this.guesses = await unpack(payload.guesses); // (targets, guesses) bytes, most probable first
+    this.guessProbabilities = await unpack(payload.guess_probabilities); // (targets, guesses)
+    this.glyphs = toGlyphs(this.bytes);
+    this.glyphIndex = glyphOfByte(this.glyphs, this.bytes.length);
   }
 
   async loadHeads() {
@@ -38,97 +43,105 @@ class Reading {
   }
 }
 
-/** One head: for each watched byte its weights by distance, and what was computed from them. */
+/** One head: the weights of each target by distance, and the numbers computed from them. */
 class Head {
-  static async load(payload, reading) {
+  static async load(payload, trace) {
     const head = new Head();
     head.block = payload.block;
-    head.memory = reading.memory;
-    const names = ["codes", "effective", "median", "reach", "mass", "top", "chance", "spread", "bands"];
-    const arrays = await Promise.all(names.map((name) => unpack(payload[name])));
-    names.forEach((name, i) => (head[name] = arrays[i]));
-    // Code 0 is no weight; the others are evenly spaced logarithms up to the largest weight.
+    head.memoryLimit = trace.memoryLimit;
+    const load = async (property, name = property) => {
+      head[property] = await unpack(payload[name]);
+    };
+    await Promise.all([
+      load("codes"), // (targets, memory)
+      load("effective"), // (targets) effective number of positions
+      load("median"), // (targets) distance that half of the weight is within
+      load("reach"), // (targets) distance that 90% of the weight is within
+      load("mass"), // (targets, overview bands)
+      load("top"), // (targets, counts) extra bits
+      load("random"), // (targets, counts)
+      load("randomStd", "random_std"), // (targets, counts)
+      load("byBand", "by_band"), // (targets, bands)
+    ]);
+    // Code 0 is a weight of 0. The others are evenly spaced logarithms up to the largest weight.
     head.weightOf = new Float32Array(256);
     for (let code = 1; code < 256; code++) {
-      head.weightOf[code] = 2 ** (payload.largest - payload.step * (255 - code));
+      head.weightOf[code] = 2 ** (payload.log2_largest - payload.step * (255 - code));
     }
-    head.largestRelative = head.findLargest(reading.visible);
-    head.strongBand = head.findStrongBand(reading);
-    head.meanMass = head.meanOfMass(reading.edges.length - 1);
+    head.largestRelative = head.findLargest(trace.numVisible);
+    head.strongBand = head.findStrongBand(trace);
+    head.meanMass = head.meanOfMass(trace.overviewEdges.length - 1);
     return head;
   }
 
-  /** Weight of watched byte i on the byte `distance` back from it. */
+  /** Returns the weight of target i's query on the byte at a distance. */
   weight(i, distance) {
-    if (distance < 1 || distance > this.memory) return 0;
-    return this.weightOf[this.codes[i * this.memory + distance - 1]];
+    if (distance < 1 || distance > this.memoryLimit) return 0;
+    return this.weightOf[this.codesOf(i)[distance - 1]];
   }
 
-  /** Codes of watched byte i: element 0 belongs to the byte just before it. */
-  row(i) {
-    return this.codes.subarray(i * this.memory, (i + 1) * this.memory);
+  /** Returns the codes of target i: element 0 belongs to the byte just before it. */
+  codesOf(i) {
+    return this.codes.subarray(i * this.memoryLimit, (i + 1) * this.memoryLimit);
   }
 
-  /** All weights of watched byte i, in the same order. */
+  /** Returns the weights of target i, in the same order. */
   weights(i) {
-    const row = this.row(i);
-    const weights = new Float32Array(row.length);
-    for (let j = 0; j < row.length; j++) weights[j] = this.weightOf[row[j]];
-    return weights;
+    return Float32Array.from(this.codesOf(i), (code) => this.weightOf[code]);
   }
 
-  /** Largest weight of any byte, against its even share. */
-  findLargest(visible) {
+  /** Returns the largest weight of all targets, as a multiple of its even share. */
+  findLargest(numVisible) {
     let largest = 1;
-    for (let i = 0; i < visible.length; i++) {
-      const row = this.row(i);
+    for (let i = 0; i < numVisible.length; i++) {
+      const codes = this.codesOf(i);
       let code = 0;
-      for (let j = 0; j < row.length; j++) if (row[j] > code) code = row[j];
-      largest = Math.max(largest, this.weightOf[code] * visible[i]);
+      for (let j = 0; j < codes.length; j++) if (codes[j] > code) code = codes[j];
+      largest = Math.max(largest, this.weightOf[code] * numVisible[i]);
     }
     return largest;
   }
 
-  /** The weight of a band, against its even share, that only one in 200 exceeds. */
-  findStrongBand({ edges, visible }) {
+  /** Returns the relative weight that only one band in 200 exceeds. */
+  findStrongBand({ overviewEdges: edges, numVisible }) {
     const bands = edges.length - 1;
     const all = [];
-    for (let i = 0; i < visible.length; i++) {
+    for (let i = 0; i < numVisible.length; i++) {
       for (let band = 0; band < bands; band++) {
-        const even = evenShare(edges[band], edges[band + 1], visible[i]);
+        const even = evenShare(edges[band], edges[band + 1], numVisible[i]);
         if (even > 0) all.push(this.mass[i * bands + band] / even);
       }
     }
     return Math.max(2, Float32Array.from(all).sort()[Math.floor(0.995 * all.length)]);
   }
 
-  /** (bands) the mean over the watched bytes of the weight in each band. */
+  /** Returns the weight in each band, averaged over the targets. */
   meanOfMass(bands) {
     const mean = new Float32Array(bands);
-    const watched = this.mass.length / bands;
-    this.mass.forEach((weight, place) => (mean[place % bands] += weight / watched));
+    const numTargets = this.mass.length / bands;
+    this.mass.forEach((weight, index) => (mean[index % bands] += weight / numTargets));
     return mean;
   }
 
-  /** The peaks of watched byte i: [{ distance, weight }], the largest first, none beside another. */
-  peaks(i, most, apart) {
-    const row = this.row(i);
-    const counts = new Uint32Array(257); // of the codes, so that a threshold leaves few to sort
-    for (const code of row) counts[code]++;
+  /** Returns at most `limit` peaks of target i, largest first and at least `apart` bytes apart. */
+  peaks(i, limit, apart) {
+    const codes = this.codesOf(i);
+    const counts = new Uint32Array(257); // of each code; a threshold then leaves few to sort
+    for (const code of codes) counts[code]++;
     let threshold = 255;
-    for (let above = 0; threshold > 1 && above < most * apart * 2; threshold--) {
+    for (let above = 0; threshold > 1 && above < limit * apart * 2; threshold--) {
       above += counts[threshold];
     }
     const order = [];
-    for (let j = 0; j < row.length; j++) if (row[j] >= threshold) order.push(j);
-    order.sort((a, b) => row[b] - row[a] || a - b);
-    const found = [];
+    for (let j = 0; j < codes.length; j++) if (codes[j] >= threshold) order.push(j);
+    order.sort((a, b) => codes[b] - codes[a] || a - b);
+    const peaks = [];
     for (const j of order) {
-      if (found.length === most) break;
-      if (found.every((peak) => Math.abs(peak.distance - 1 - j) >= apart)) {
-        found.push({ distance: j + 1, weight: this.weightOf[row[j]] });
+      if (peaks.length === limit) break;
+      if (peaks.every((peak) => Math.abs(peak.distance - 1 - j) >= apart)) {
+        peaks.push({ distance: j + 1, weight: this.weightOf[codes[j]] });
       }
     }
-    return found;
+    return peaks;
   }
 }

@@ -1,37 +1,35 @@
-// What removing remembered positions costs.
+// The tables: the effect of removing remembered positions.
 
-/** Fills both tables for watched byte i. */
-function fillTables(reading, head, i) {
-  const { counts, cuts } = reading;
-  $("causes-hint").textContent =
-    "Bits more that this byte costs when the head can't see some positions, for this byte alone.";
-  const visible = reading.visible[i];
-  const row = head.weights(i);
-  const sorted = Float32Array.from(row).sort().reverse();
-  const held = (weights) => percent(Math.min(1, weights.reduce((sum, weight) => sum + weight, 0)));
-  const of = (array, place, columns) => array[i * columns + place];
-  const byCount = counts.map((count, place) => [
+/** Fills both tables for target i. */
+function fillTables(trace, head, i) {
+  const { counts, bandEdges } = trace;
+  const visible = trace.numVisible[i];
+  const weights = head.weights(i);
+  const sorted = Float32Array.from(weights).sort().reverse();
+  const total = (some) => percent(Math.min(1, some.reduce((sum, weight) => sum + weight, 0)));
+  const of = (array, column, columns) => array[i * columns + column];
+  const byCount = counts.map((count, column) => [
     count < visible ? thousands(count) : `all ${thousands(visible)}`,
-    held(sorted.subarray(0, count)),
-    of(head.top, place, counts.length), of(head.chance, place, counts.length),
-    of(head.spread, place, counts.length)])
-    .filter((_, place) => place === 0 || counts[place - 1] < visible);
-  const bands = cuts.length - 1;
-  const byDistance = cuts.slice(0, -1)
-    .map((near, place) => [near, Math.min(visible, cuts[place + 1] - 1), place])
+    total(sorted.subarray(0, count)),
+    of(head.top, column, counts.length), of(head.random, column, counts.length),
+    of(head.randomStd, column, counts.length)])
+    .filter((_, column) => column === 0 || counts[column - 1] < visible);
+  const bands = bandEdges.length - 1;
+  const byDistance = bandEdges.slice(0, -1)
+    .map((near, band) => [near, Math.min(visible, bandEdges[band + 1] - 1), band])
     .filter(([near]) => near <= visible)
-    .map(([near, far, place]) => [
+    .map(([near, far, band]) => [
       near === far ? `${near}` : `${thousands(near)} to ${thousands(far)}`,
-      held(row.subarray(near - 1, far)), of(head.bands, place, bands)]);
+      total(weights.subarray(near - 1, far)), of(head.byBand, band, bands)]);
   const all = [...byCount.flatMap((line) => line.slice(2, 4)), ...byDistance.map((line) => line[2])];
   const largest = Math.max(0.01, ...all.map(Math.abs));
-  const bar = (value, chance, spread) => {
-    const cell = make("td", "", { class: `bar${chance ? " chance" : ""}${value < 0 ? " gain" : ""}` });
+  const bar = (value, random, std) => {
+    const cell = make("td", "", { class: `bar${random ? " random" : ""}${value < 0 ? " gain" : ""}` });
     const length = make("span");
     const size = Math.abs(value).toFixed(3);
     const sign = size === "0.000" ? "" : value < 0 ? "−" : "+";
     length.style.setProperty("--length", sign ? Math.abs(value) / largest : 0);
-    cell.append(length, sign + size + (spread === undefined ? "" : ` ± ${spread.toFixed(3)}`));
+    cell.append(length, sign + size + (std === undefined ? "" : ` ± ${std.toFixed(3)}`));
     return cell;
   };
   const fill = (id, caption, names, lines) => {
@@ -39,14 +37,15 @@ function fillTables(reading, head, i) {
     header.append(...names.map((name) =>
       make("th", name, { scope: "col", class: /bits|random/.test(name) ? "left" : "" })));
     $(id).replaceChildren(make("caption", caption), header, ...lines.map((line) => {
-      const row = make("tr");
-      row.append(...line);
-      return row;
+      const tr = make("tr");
+      tr.append(...line);
+      return tr;
     }));
   };
-  fill("by-count", "The most attended", ["removed", "weight", "bits lost", "as many at random"],
-    byCount.map(([count, weight, top, chance, spread]) =>
-      [make("td", count), make("td", weight), bar(top), bar(chance, true, spread)]));
-  fill("by-distance", "All at a distance", ["bytes back", "weight", "bits lost"],
-    byDistance.map(([name, weight, lost]) => [make("td", name), make("td", weight), bar(lost)]));
+  fill("by-count", "Most attended positions",
+    ["removed", "weight", "extra bits", "random positions"],
+    byCount.map(([count, weight, top, random, std]) =>
+      [make("td", count), make("td", weight), bar(top), bar(random, true, std)]));
+  fill("by-distance", "All positions in a range", ["bytes back", "weight", "extra bits"],
+    byDistance.map(([range, weight, bits]) => [make("td", range), make("td", weight), bar(bits)]));
 }

@@ -1,4 +1,4 @@
-// What is said in words: names of bytes, what they cost, where the weight lies.
+// The texts: names of bytes, their bits, and the distribution of the weight.
 
 const GUESSES_SHOWN = 4;
 
@@ -11,54 +11,52 @@ function make(tag, text = "", attributes = {}) {
   return element;
 }
 
-function nameOf(reading, index) {
-  const glyph = reading.glyphs[reading.places[index]];
+function nameOf(trace, index) {
+  const glyph = trace.glyphs[trace.glyphIndex[index]];
   return glyph.length === 1
     ? glyph.name
     : `${glyph.name} (byte ${index - glyph.start + 1} of ${glyph.length})`;
 }
 
-function bitsInWords(reading, index) {
-  const bits = reading.bits[index];
-  const cost = Number.isNaN(bits) ? "nothing predicted it" : `${short(bits)} bits`;
-  return `${nameOf(reading, index)}: ${cost}`;
+function describeBits(trace, index) {
+  const bits = trace.bits[index];
+  return `${nameOf(trace, index)}: ${Number.isNaN(bits) ? "not predicted" : `${short(bits)} bits`}`;
 }
 
-/** The weight of watched byte i on the byte at `index`. */
-function weightInWords(reading, head, i, index) {
-  const distance = reading.first + i - index;
-  const visible = reading.visible[i];
-  if (distance < 1) return `${nameOf(reading, index)}: not yet read`;
-  const name = `${nameOf(reading, index)}, ${thousands(distance)} back`;
-  if (distance > visible) return `${name}: out of the memory`;
+/** Describes the weight of target i's query on the byte at `index`. */
+function describeWeight(trace, head, i, index) {
+  const distance = trace.first + i - index;
+  const visible = trace.numVisible[i];
+  if (distance < 1) return `${nameOf(trace, index)}: not read yet`;
+  const name = `${nameOf(trace, index)}, ${thousands(distance)} back`;
+  if (distance > visible) return `${name}: outside the memory`;
   const weight = head.weight(i, distance);
   return `${name}: weight ${percent(weight)}, ${short(weight * visible)} times an even share`;
 }
 
-/** Says all about watched byte i. */
-function fillByte(reading, head, i) {
-  const target = reading.first + i;
-  const bits = reading.bits[target];
-  const before = oneLine(reading.glyphs, reading.places, target - 24, target);
+/** Fills the section on target i. */
+function fillByte(trace, head, i) {
+  const target = trace.first + i;
+  const bits = trace.bits[target];
+  const before = oneLine(trace.glyphs, trace.glyphIndex, target - 24, target);
   $("byte").replaceChildren(
-    make("span", "after "), make("code", before), make("span", " comes "),
-    make("code", nameOf(reading, target)),
-    make("span", `: ${short(bits)} bits, a chance of ${percent(2 ** -bits)}`));
-  const guesses = reading.likely.length / reading.watched;
+    make("code", nameOf(trace, target)), make("span", " after "), make("code", before),
+    make("span", `: ${short(bits)} bits, probability ${percent(2 ** -bits)}`));
+  const guesses = trace.guesses.length / trace.numTargets;
   const list = [];
   for (let g = 0; g < Math.min(GUESSES_SHOWN, guesses); g++) {
-    const byte = reading.likely[i * guesses + g];
-    const { name } = glyphs(Uint8Array.of(byte))[0];
+    const byte = trace.guesses[i * guesses + g];
+    const { name } = toGlyphs(Uint8Array.of(byte))[0];
     const guess = make("span", "", { class: "guess" });
-    guess.append(make("code", name), ` ${percent(reading.chances[i * guesses + g])}`);
+    guess.append(make("code", name), ` ${percent(trace.guessProbabilities[i * guesses + g])}`);
     list.push(guess, " ");
   }
   const facts = [
-    ["the model's guesses", list],
-    ["the head spreads over",
-      [`${short(head.effective[i])} of ${thousands(reading.visible[i])} positions`]],
-    ["half of the weight", [`within ${thousands(head.median[i])} bytes, ` +
-      `90 % within ${thousands(head.reach[i])}`]],
+    ["top predictions", list],
+    ["effective number",
+      [`${short(head.effective[i])} of ${thousands(trace.numVisible[i])} positions`]],
+    ["attention weight", [`half within ${thousands(head.median[i])} bytes, ` +
+      `90% within ${thousands(head.reach[i])}`]],
   ];
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => {
     const cell = make("dd");
@@ -67,20 +65,20 @@ function fillByte(reading, head, i) {
   }));
 }
 
-/** A button for each peak of watched byte i; `look` is called with its byte and its place. */
-function fillPeaks(reading, i, peaks, look) {
-  const target = reading.first + i;
-  const around = (a, b) => (a < b ? oneLine(reading.glyphs, reading.places, a, b) : "");
-  $("peaks").replaceChildren(...peaks.map(({ distance, weight }, place) => {
+/** Adds a button for each peak of target i, which calls `look` with its byte and its number. */
+function fillPeaks(trace, i, peaks, look) {
+  const target = trace.first + i;
+  const around = (a, b) => (a < b ? oneLine(trace.glyphs, trace.glyphIndex, a, b) : "");
+  $("peaks").replaceChildren(...peaks.map(({ distance, weight }, peak) => {
     const at = target - distance;
     const text = make("code", around(Math.max(0, at - 6), at));
     text.append(make("mark", around(at, at + 1)), make("span", around(at + 1, at + 6)));
     const button = make("button", "", { type: "button" });
     const size = make("span");
     size.append(
-      make("b", `×${short(weight * reading.visible[i])}`), `, ${thousands(distance)} back `);
+      make("b", `×${short(weight * trace.numVisible[i])}`), `, ${thousands(distance)} back `);
     button.append(size, text);
-    button.onclick = () => look(at, place);
+    button.onclick = () => look(at, peak);
     return button;
   }));
 }
@@ -98,5 +96,5 @@ function fillLegends(head, colours) {
   fill("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
   const some = [0, 8, 16, 20, 24, 28, 32].map((level) => weights[level]);
   fill("weights-legend", some, "less", `×${short(head.largestRelative)}`);
-  fill("mass-legend", some, "less than an even share", `×${short(head.strongBand)} or more`);
+  fill("mass-legend", some, "less", `×${short(head.strongBand)} or more`);
 }

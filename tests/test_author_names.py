@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sharnn import SHARNN, InputError, Lamb, ModelConfig, from_reference
-from sharnn.interop.author_names import reference_parameter_count
+from sharnn.interop.author_names import author_parameter_count
 
 FOLDER = Path(__file__).parent / "reference"
 SIZE = {"vocab_size": 64, "dim": 32, "boom_dim": 128, "layers": 4, "memory": 40, "dropout": 0.0}
@@ -42,7 +42,7 @@ def test_model_gives_the_authors_logits_losses_gradients_and_memory(single):
         torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
         loss = F.cross_entropy(ours.flatten(0, 1), y.flatten())
         assert loss.item() == pytest.approx(float(single[f"seg{segment}/loss_nats"]), abs=1e-6)
-        # his count for each block; those without a head remember nothing
+        # his number of rows for each block; blocks without a head remember nothing
         assert state.memory_rows == single[f"seg{segment}/memlen"].max()
         if f"seg{segment}/grad/encoder.weight" not in single:
             continue
@@ -63,10 +63,10 @@ def test_model_gives_the_authors_logits_losses_gradients_and_memory(single):
                 parameter.grad, theirs[name], rtol=0, atol=1e-5 * scale, msg=name
             )
     assert checked > 0
-    assert state.memory_rows == SIZE["memory"], "the reference should have overflowed the memory"
+    assert state.memory_rows == SIZE["memory"], "the reference run did not fill the memory"
 
 
-def test_a_collapsed_model_of_the_author_arrives_collapsed(single):
+def test_a_collapsed_model_of_the_author_stays_collapsed(single):
     parameters = author_parameters(single)
     full = SHARNN(ModelConfig(**SIZE, attention_layers=(2,))).eval()
     full.load_state_dict(from_reference(parameters), strict=True)
@@ -80,7 +80,7 @@ def test_a_collapsed_model_of_the_author_arrives_collapsed(single):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"encoder.weight": None}, "'encoder.weight' is missing"),
         ({"blocks.0.wheel.weight": torch.zeros(1)}, "'blocks.0.wheel.weight'"),
@@ -88,10 +88,10 @@ def test_a_collapsed_model_of_the_author_arrives_collapsed(single):
         ({"decoder.weight": torch.zeros(64, 32)}, "ties them"),
     ],
 )
-def test_other_names_are_refused(single, change, words):
+def test_unknown_or_missing_names_are_refused(single, change, message):
     parameters = author_parameters(single) | change
     parameters = {name: tensor for name, tensor in parameters.items() if tensor is not None}
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         from_reference(parameters)
 
 
@@ -126,9 +126,9 @@ def test_lamb_takes_the_authors_steps(setting):
 )
 def test_parameter_counts_are_the_papers(heads, collapsed, count):
     config = ModelConfig(vocab_size=205, attention_layers=heads, collapsed=collapsed)
-    assert reference_parameter_count(config) == count
-    # The author's model also creates what it never uses: one LayerNorm a block, four vectors a
-    # head, and the two LayerNorms of the head where there is none.
+    assert author_parameter_count(config) == count
+    # The author's model also creates parameters that it never uses: one LayerNorm per block, four
+    # vectors per head, and the head's two LayerNorms in blocks without a head.
     with torch.device("meta"):
         ours = SHARNN(config).parameter_count()
     dim, blocks, head_count = config.dim, config.layers, len(heads)

@@ -1,0 +1,79 @@
+"""``sharnn eval``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from sharnn.checkpoint import load
+from sharnn.cli.data import is_named, open_corpus
+from sharnn.cli.parsers import (
+    Commands,
+    data_option,
+    device_option,
+    memory_option,
+    model_argument,
+    positive,
+    split_option,
+    threads_option,
+)
+from sharnn.data import open_files
+from sharnn.device import pick_device
+from sharnn.errors import InputError
+from sharnn.evaluate import bits_per_byte
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds ``sharnn eval``."""
+    parser = commands.add(
+        "eval",
+        run_eval,
+        "Measure bits per byte.",
+        model_argument(),
+        data_option("the data to score", required=True),
+        split_option(),
+        memory_option(),
+        device_option(),
+        threads_option(),
+    )
+    parser.add_argument(
+        "--part",
+        choices=("all", "train", "valid", "test"),
+        help="part of the split; if not given, whole files, or the test part of enwik8",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, help="number of streams; 1 to 8, by size, if not given"
+    )
+    parser.add_argument(
+        "--segment-length", type=positive, help="bytes read at a time; by memory if not given"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run_eval(options: argparse.Namespace) -> int:
+    """Executes ``sharnn eval``."""
+    model = load(options.model, pick_device(options.device))
+    named = is_named(options.data)
+    part = options.part or ("test" if named else "all")
+    if part == "all" and named:
+        raise InputError(
+            f"--part all is for files; for {options.data[0]} choose train, valid or test"
+        )
+    if part == "all":
+        name, data = " ".join(options.data), open_files(options.data)
+    else:
+        corpus = open_corpus(options.data, options.split)
+        name, data = corpus.name, getattr(corpus, part)
+    bits = bits_per_byte(
+        model,
+        data,
+        batch_size=options.batch_size,
+        segment_length=options.segment_length,
+        memory_limit=options.memory,
+    )
+    size = len(data) - 1  # nothing predicts the first byte
+    if options.json:
+        print(json.dumps({"bits_per_byte": bits, "bytes": size, "data": name, "part": part}))
+    else:
+        print(f"{bits:.4f} bits per byte over {size:,} bytes")
+    return 0
