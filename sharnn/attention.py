@@ -1,4 +1,4 @@
-"""The single head: attention over the memory with one matrix multiply, for the query."""
+"""The single head: attention over the memory, in which only the query is projected."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def causal_mask(time: int, rows: int, window: int | None, device: torch.device) 
 class SingleHeadAttention(nn.Module):
     """One attention head. Keys and values are the remembered rows, each times a static gate.
 
-    Only the query has a matrix. Because keys and values are the same rows up to a gate, the memory
-    is stored once. The gates are not applied to the rows: the key gate is multiplied into the
-    query and the value gate into the output, which gives the same result for less work.
+    Of queries, keys and values, only the query is projected (W_v only produces the constant value
+    gate). Because keys and values are the same rows up to a gate, the memory is stored once. The
+    gates are not applied to the rows: the key gate is multiplied into the query and the value
+    gate into the output, which gives the same result for less work.
 
     Args:
         dim: width d of rows, queries and output.
@@ -85,7 +86,7 @@ class SingleHeadAttention(nn.Module):
         return torch.sigmoid(f) * torch.tanh(c)
 
     def collapse(self) -> None:
-        """Replaces W_v by the one vector it produces. Outputs stay the same."""
+        """Replaces W_v with the one vector it produces. Outputs stay the same."""
         if self.collapsed:
             return
         with torch.no_grad():
@@ -99,8 +100,8 @@ class SingleHeadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Attends from each position of a segment to the memory and the segment.
 
-        Memory and segment are multiplied separately: the memory needs no gradient, and a
-        concatenated [past ; m] would compute one.
+        Memory and segment are multiplied separately: the memory needs no gradient, and
+        the backward pass through a concatenated [past ; m] would compute one.
 
         Args:
             h: (batch, time, dim) the input of the queries.
@@ -115,7 +116,7 @@ class SingleHeadAttention(nn.Module):
         # q = sigma(q_s) LN_q(W_q h + b_q)                         (paper: simplified attention)
         q = torch.sigmoid(self.query_scale) * self.query_norm(self.query(h))
         q = self.dropout(q)  # (batch, time, dim)
-        # q k' = q (sigma(k_s) kv)' = (q sigma(k_s)) kv'  with kv = [past ; m]
+        # q k' / sqrt(d) = (q sigma(k_s) / sqrt(d)) kv'  with k = sigma(k_s) kv, kv = [past ; m]
         q = q * (torch.sigmoid(self.key_scale) / math.sqrt(self.dim))
         scores = q @ m.transpose(1, 2)  # (batch, time, time)
         if past is not None:

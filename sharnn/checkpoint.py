@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "pretrained"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees either the old content or the new, never a part.
+    """Writes a file so that a reader sees either the old content or the new, never a partial file.
 
     Args:
         path: the file; its folder must exist.
@@ -250,7 +250,11 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
             f"{path} is not a sharnn model: its header has no configuration"
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path} is not a sharnn model of format {FORMAT}: update sharnn?")
+        found = header.get("format") if isinstance(header, dict) else None
+        raise InputError(
+            f"{path} has model format {found}, but this version of sharnn reads format {FORMAT}: "
+            "use the version that wrote it"
+        )
     return header
 
 

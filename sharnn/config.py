@@ -41,17 +41,22 @@ class ModelConfig:
     vocab_size: int = setting(256, "number of symbols; 256 for raw bytes")
     dim: int = setting(1024, "width d of the embedding, the LSTMs and the head")
     boom_dim: int = setting(
-        4096, "width of the Boom layer; rounded down to a multiple of dim when chunks are summed"
+        4096, "width of the Boom layer; units beyond the last whole multiple of dim are unused"
     )
     layers: int = setting(4, "number of blocks")
-    attention_layers: tuple[int, ...] = setting((2,), "blocks that have the head, counted from 0")
+    attention_layers: tuple[int, ...] = setting(
+        (2,), "blocks with an attention head, numbered from 0"
+    )
     memory: int = setting(
         5000,
-        "M, the maximum number of rows a query can attend to: memory and current segment together",
+        "M, the maximum number of rows (positions) a query can attend to: memory and current "
+        "segment together",
     )
-    dropout: float = setting(0.1, "probability of every dropout in the model")
+    dropout: float = setting(0.1, "dropout probability, the same everywhere in the model")
     memory_window: str = setting(
-        "segment", "which rows a query sees when the memory is full: segment (the paper) or sliding"
+        "segment",
+        "segment (as in the paper: the first positions of a segment see fewer rows) or sliding "
+        "(every position sees the newest M rows)",
     )
     collapsed: bool = setting(
         False, "the value gate is stored as one vector; see `SHARNN.collapse`"
@@ -61,7 +66,7 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "boom_dim", "layers", "memory"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a positive whole number, got {value!r}")
+                raise InputError(f"{name} must be a positive integer, got {value!r}")
         if self.boom_dim < self.dim:
             raise InputError(
                 f"boom_dim must be at least dim ({self.dim}), got {self.boom_dim}: "
@@ -74,7 +79,7 @@ class ModelConfig:
         if missing:
             raise InputError(
                 f"attention_layers names block {missing[0]}, "
-                f"but {self.layers} layers are numbered 0 to {self.layers - 1}"
+                f"but the {self.layers} blocks are numbered 0 to {self.layers - 1}"
             )
         object.__setattr__(self, "attention_layers", tuple(sorted(set(heads))))
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:

@@ -68,9 +68,10 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Returns True if matrix products in bfloat16 are much faster than in float32.
 
-    An x86 CPU needs AVX512-BF16 or AMX instructions, which make them three to four times as fast;
-    without them bfloat16 is slower than float32. A CUDA device needs compute capability 8.0
-    (Ampere); a T4 is too old. Returns False if torch is too old to report CPU capabilities.
+    With AVX512-BF16 or AMX instructions, an x86 CPU multiplies bfloat16 matrices three to four
+    times as fast as float32; without them bfloat16 is slower. A CUDA device needs compute
+    capability 8.0 (Ampere); a T4 is too old. Returns False if torch is too old to report CPU
+    capabilities.
 
     Example:
         >>> has_fast_bfloat16(torch.device("meta"))

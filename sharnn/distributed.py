@@ -33,8 +33,8 @@ class CollectiveError(InputError):
 class ProcessGroup:
     """The processes that train one model together; without arguments a single process.
 
-    Data are exchanged through the CPU. Every process must call a collective operation for any of
-    them to return; a single process calls nothing.
+    Data are exchanged through the CPU. A collective operation returns only after every process has
+    called it; with a single process it returns at once.
 
     Args:
         rank: number of this process; rank 0 writes checkpoints and logs.

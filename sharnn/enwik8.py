@@ -14,6 +14,7 @@ from pathlib import Path
 from sharnn.errors import InputError
 
 SEEN = ".enwik8.verified.json"
+REMEDY = "delete it, and it will be downloaded again"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _fetch(file: Download, target: Path) -> None:
 def _unpack(packed: Path, path: Path, file: Download) -> None:
     """Verifies and unpacks the zip; the unpacked file appears complete or not at all."""
     if _sha256(packed) != file.zip_sha256:
-        raise InputError(f"{packed} is damaged: its sha256 is not that of {file.name}; delete it")
+        raise InputError(f"{packed} is damaged: its sha256 is not that of {file.name}; {REMEDY}")
     partial = path.with_name(f".{path.name}.partial")
     with (
         zipfile.ZipFile(packed) as archive,
@@ -158,7 +159,7 @@ def _verify(path: Path, file: Download) -> None:
     stat = path.stat()
     if stat.st_size != file.size:
         raise InputError(
-            f"{path} is damaged: it has {stat.st_size:,} bytes, not {file.size:,}; delete it"
+            f"{path} is damaged: it has {stat.st_size:,} bytes, not {file.size:,}; {REMEDY}"
         )
     seen = {"size": stat.st_size, "modified": stat.st_mtime_ns, "sha256": file.sha256}
     stamp = path.parent / SEEN
@@ -168,7 +169,7 @@ def _verify(path: Path, file: Download) -> None:
     except (OSError, ValueError):
         pass  # not verified yet, or the stamp is unreadable
     if _sha256(path) != file.sha256:
-        raise InputError(f"{path} is damaged: its sha256 is not that of {file.name}; delete it")
+        raise InputError(f"{path} is damaged: its sha256 is not that of {file.name}; {REMEDY}")
     # In a read-only folder the file is verified each time.
     with contextlib.suppress(OSError):
         stamp.write_text(json.dumps(seen))

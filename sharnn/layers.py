@@ -23,7 +23,7 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Applies the sigmoid form of the GELU, x * sigma(1.702 x), to each element.
+    """Applies the sigmoid approximation of the GELU, x * sigma(1.702 x), to each element.
 
     Source: paper, Boom layer; Hendrycks and Gimpel 2016.
 

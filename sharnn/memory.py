@@ -63,6 +63,9 @@ class Memory:
     def append(self, rows: Tensor, limit: int) -> Memory:
         """Returns a memory with ``rows`` added, trimmed to its newest ``limit`` rows.
 
+        With gradients enabled the rows are copied, since a backward pass may need the old ones;
+        without (`torch.no_grad`) the new rows are written into spare room.
+
         Args:
             rows: (batch, time, dim) the rows to add; they are detached.
             limit: maximum number of rows to keep.
@@ -124,7 +127,7 @@ class State:
 
     @property
     def memory_rows(self) -> int:
-        """Number of rows that each head remembers; 0 without a head."""
+        """Number of rows in the largest memory of any head; 0 without a head."""
         return max((len(memory) for memory in self.memory if memory is not None), default=0)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:

@@ -116,7 +116,8 @@ class Block(nn.Module):
         """Trims the memory to the rows that a segment of length ``time`` can attend to."""
         if memory is None:
             return None
-        # Sliding: the first query sees M - 1 rows and itself. The paper: M - L and the segment.
+        # Sliding: M - 1 rows, so that the first query sees M with its own. Segment (the paper):
+        # M - L rows, so that memory and a segment of length L together have M.
         memory = memory.newest(limit - 1 if self.sliding else limit - time)
         return memory if len(memory) else None
 
@@ -201,7 +202,7 @@ class SHARNN(nn.Module):
     def forward_with_attention(
         self, x: Tensor, state: State | None = None, *, memory_limit: int | None = None
     ) -> tuple[Tensor, State, dict[int, Tensor]]:
-        """Predicts like `forward`, and always returns the attention weights too.
+        """Predicts like `forward`, and returns the attention weights too.
 
         Args:
             x, state, memory_limit: see `forward`.
@@ -272,7 +273,7 @@ class SHARNN(nn.Module):
         return logits[:, 0], state
 
     def collapse(self) -> None:
-        """Replaces each head's W_v by the one vector it produces. Outputs stay the same.
+        """Replaces each head's W_v with the one vector it produces. Outputs stay the same.
 
         Use it after training: the vector is no longer trained through its matrix.
 
@@ -291,7 +292,7 @@ class SHARNN(nn.Module):
         self.config = dataclasses.replace(self.config, collapsed=True)
 
     def parameter_count(self) -> int:
-        """Returns the number of parameters; embedding and output share theirs."""
+        """Returns the number of parameters; the matrix of embedding and output counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _check(self, x: Tensor, state: State | None, limit: int) -> None:
@@ -361,7 +362,7 @@ def require_finite(logits: Tensor) -> None:
     """Raises an error if logits contain NaN or Inf, as those of damaged weights do.
 
     Raises:
-        InputError: they do.
+        InputError: the logits contain NaN or Inf.
     """
     if not math.isfinite(logits.double().sum().item()):
         raise InputError("the model's logits contain NaN or Inf: its weights are damaged")
@@ -379,5 +380,5 @@ def require_symbols(model: SHARNN, largest: int) -> None:
     """
     if largest >= model.config.vocab_size:
         raise InputError(
-            f"the data contain byte {largest}, but the model has {model.config.vocab_size} symbols"
+            f"the data contains byte {largest}, but the model has {model.config.vocab_size} symbols"
         )

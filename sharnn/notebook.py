@@ -29,7 +29,7 @@ NUMBER = re.compile(r"[-+<>]?\d[\d.,]*(e[-+]?\d+)?( ?(%|[A-Za-z]{1,2}))?( ± [\d
 
 
 class Size:
-    """The size switch of a notebook: small on a CPU, large if there is a GPU.
+    """Chooses between a notebook's small and large settings: small on a CPU, large on a GPU.
 
     Args:
         name: ``"small"`` or ``"large"``. None uses the environment variable ``SHARNN_SIZE`` or, if

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sharnn.errors import InputError, require_choice
-from sharnn.settings import document_fields, from_mapping, setting
+from sharnn.settings import document_fields, from_mapping, one_of, setting
 
 OPTIMIZERS = ("lamb", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -26,8 +26,10 @@ class Recipe:
     """The settings of a training run. The defaults are the paper's, for the model with one head.
 
     A run ends when the first of ``steps``, ``epochs`` and ``minutes`` is reached; its progress
-    towards that limit drives the learning rate. With ``minutes`` the clock decides, so two such
-    runs differ; the other limits make a run reproducible bit for bit on one number of threads.
+    towards that limit drives the learning rate. A recipe made with ``steps`` or ``minutes`` keeps
+    the default of 25 epochs as a second limit, unless ``epochs=None``. With ``minutes`` the clock
+    decides, so two such runs differ; the other limits make a run reproducible bit for bit on one
+    number of threads.
 
     {fields}
 
@@ -43,14 +45,16 @@ class Recipe:
         0.001
     """
 
-    steps: int | None = setting(None, "optimiser steps; none for no limit")
-    epochs: float | None = setting(25, "passes over the training bytes; none for no limit")
-    minutes: float | None = setting(None, "training time in minutes; none for no limit")
+    steps: int | None = setting(None, "maximum number of optimiser steps; none for no limit")
+    epochs: float | None = setting(
+        25, "maximum number of passes over the training bytes; none for no limit"
+    )
+    minutes: float | None = setting(None, "maximum training time in minutes; none for no limit")
     batch_size: int = setting(16, "streams trained in parallel")
     segment_length: int = setting(1024, "maximum length of a segment, in bytes")
-    short_segments: float = setting(0.05, "fraction of segments of half that length")
+    short_segments: float = setting(0.05, "fraction of segments with half of segment_length")
     segment_jitter: float = setting(5.0, "standard deviation of a segment's length, in bytes")
-    optimizer: str = setting("lamb", "lamb, adamw or muon")
+    optimizer: str = setting("lamb", one_of(OPTIMIZERS))
     lr: float = setting(2e-3, "peak learning rate")
     beta1: float = setting(0.9, "decay of the optimiser's mean of the gradient")
     beta2: float = setting(0.999, "decay of the optimiser's mean of the squared gradient")
@@ -58,23 +62,25 @@ class Recipe:
     weight_decay: float = setting(0.0, "the optimiser's weight decay")
     min_trust: float | None = setting(0.25, "LAMB's minimum trust ratio; none for plain LAMB")
     warmup_steps: int = setting(800, "steps of linear warm-up")
-    schedule: str = setting("constant", "constant, cosine or linear (the last two decay to 0)")
+    schedule: str = setting("constant", f"{one_of(SCHEDULES)}; cosine and linear decay to 0")
     halve_at: float | None = setting(
-        23 / 25, "fraction of the run after which a constant rate is halved; none for never"
+        23 / 25,
+        "with a constant schedule, fraction of the run after which the rate is halved; none for "
+        "never",
     )
     clip: float = setting(0.25, "maximum global norm of the gradient")
     precision: str = setting(
         "auto",
-        "auto, float32, float16 or bfloat16; auto is float16 on CUDA (which cuDNN's fast LSTM "
-        "needs), bfloat16 on a CPU with fast bfloat16 products, else float32",
+        f"{one_of(PRECISIONS)}; auto is float16 on CUDA (required by cuDNN's fast "
+        "LSTM), bfloat16 on a CPU with fast bfloat16 arithmetic, else float32",
     )
-    device: str = setting("auto", "auto, cpu, cuda or mps; auto is CUDA if available, else the CPU")
-    seed: int = setting(0, "seed of weights, dropout and segment lengths")
+    device: str = setting("auto", f"{one_of(DEVICES)}; auto is CUDA if available, else the CPU")
+    seed: int = setting(0, "random seed for weights, dropout and segment lengths")
     log_every: int = setting(10, "steps between lines of metrics")
     eval_every: int = setting(1000, "steps between validations")
     eval_bytes: int | None = setting(None, "validation bytes used during training; none for all")
     eval_batch_size: int | None = setting(
-        16, "streams scored in parallel in a validation; none for one per 100,000 bytes, up to 8"
+        16, "streams scored in parallel in a validation; if none, one per 100,000 bytes, at most 8"
     )
     checkpoint_every: int = setting(1000, "steps between checkpoints")
     max_skips: int = setting(

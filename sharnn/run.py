@@ -1,4 +1,4 @@
-"""The loop around a trainer: run folder, metrics, validation, checkpoints, bar and signals."""
+"""The training loop: run folder, metrics, validation, checkpoints, progress bar, signals."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Result:
 
     Args:
         model: the trained model, in evaluation mode.
-        metrics: the lines of ``metrics.jsonl`` written since the start or the resumption, as
-            dictionaries.
+        metrics: the lines of ``metrics.jsonl`` written since the run was started or last
+            resumed, as dictionaries.
         reason: why the run ended: ``"done"``, ``"interrupted"`` or ``"non-finite"``.
         message: one line for people.
         best: lowest validation loss in bits per byte; None if nothing was validated.
@@ -54,7 +54,7 @@ class Result:
 
 @dataclass
 class RunningSums:
-    """Sums since the last line of metrics. Checkpoints keep them, so that lines stay the same."""
+    """Sums since the last line of metrics. A checkpoint keeps them for the run's next line."""
 
     bits: float = 0.0
     size: int = 0
@@ -304,8 +304,9 @@ class Run:
 def _signals(world_size: int) -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of exiting, and yields the list of those received.
 
-    In a single process a second Ctrl-C exits at once. One of several processes may receive the
-    same Ctrl-C twice, from the terminal and from torchrun, which kills them all after 30 seconds.
+    In a single process a second Ctrl-C exits at once. With several processes it is ignored, since
+    one press can arrive twice, from the terminal and from torchrun, which kills all processes
+    after 30 seconds.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from sharnn.errors import InputError
@@ -15,7 +15,7 @@ T = TypeVar("T")
 def setting(default: Any, help: str) -> Any:
     """Returns a dataclass field with a default and a help text.
 
-    The first sentence of the help text is what the command line shows.
+    The docstring of the dataclass and the command line show the help text.
 
     Example:
         >>> @dataclasses.dataclass
@@ -27,13 +27,23 @@ def setting(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
+def one_of(choices: Sequence[str]) -> str:
+    """Returns the help text of a setting that is one of several words.
+
+    Example:
+        >>> one_of(["lamb", "adamw", "muon"])
+        'lamb, adamw or muon'
+    """
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
 def help_texts(settings: type) -> dict[str, str]:
     """Returns the help text of each field of a dataclass made with `setting`, by field name."""
     return {field.name: field.metadata["help"] for field in dataclasses.fields(settings)}
 
 
 def document_fields(settings: type[T]) -> type[T]:
-    """Class decorator: replaces the line ``{fields}`` of the docstring by an Args section.
+    """Class decorator: replaces the line ``{fields}`` of the docstring with an Args section.
 
     Example:
         >>> @document_fields

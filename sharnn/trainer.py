@@ -64,11 +64,11 @@ class Position:
 
 
 class Trainer:
-    """Trains a model by a recipe, one segment per step.
+    """Trains a model according to a recipe, one segment per step.
 
     At the end of the training bytes all streams start over together, with an empty state. The
-    trainer measures its own training time, so that a recipe limited by minutes ends, and lowers
-    its learning rate, in any loop.
+    trainer measures its own training time, so that a recipe limited by minutes works in any
+    training loop, not only in `sharnn.train`.
 
     Inside `sharnn.distributed.process_group`, each process trains its share of the streams, and
     all processes take each step together, with the same result as one process with all streams.
@@ -147,14 +147,14 @@ class Trainer:
         """Fraction of the run that is complete; 1 or more at its end."""
         return self.recipe.progress(self.step_count, self.epochs, self.seconds)
 
-    def step(self, stopped: Sequence[int] = ()) -> StepResult:
+    def step(self, signals: Sequence[int] = ()) -> StepResult:
         """Reads the next segment of every stream and updates the weights.
 
         The whole step is queued on the device before the host reads a result. A step with a
         non-finite loss or gradient is cancelled on the device.
 
         Args:
-            stopped: signals received; if not empty, `StepResult.stop` is set in all processes.
+            signals: signals received so far; if any process has one, all get `StepResult.stop`.
 
         Raises:
             NonFiniteError: one non-finite step too many in a row. Weights, optimiser and position
@@ -175,7 +175,7 @@ class Trainer:
             loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())  # nats
         self.step_count += 1
         norm = self._backward_and_step(loss)
-        mean_loss, norm_value, seconds, stop = self._reduce(loss, norm, start, stopped)
+        mean_loss, norm_value, seconds, stop = self._reduce(loss, norm, start, signals)
         self.seconds += seconds
         # After a non-finite loss the state may be NaN too: the streams continue without it.
         self.state = state if math.isfinite(mean_loss) else None
@@ -208,7 +208,8 @@ class Trainer:
         If the loss or the gradient is not finite in any process, neither is the norm, and weights
         and optimiser stay unchanged. The host doesn't wait for the result.
         """
-        # The gradient is multiplied by 1, or by NaN after a loss that is not finite.
+        # The gradient is multiplied by 1, or by NaN after a loss that is not finite, so that one
+        # bad loss makes the norm non-finite in every process.
         self.scaler.scale(loss).backward(1 + 0 * loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -220,12 +221,12 @@ class Trainer:
         return norm
 
     def _reduce(
-        self, loss: Tensor, norm: Tensor, start: float, stopped: Sequence[int]
+        self, loss: Tensor, norm: Tensor, start: float, signals: Sequence[int]
     ) -> tuple[float, float, float, bool]:
         """Returns mean loss, norm, rank 0's seconds, and True if any process must stop."""
         own_loss, norm_value = torch.stack([loss.detach(), norm]).tolist()  # waits for the device
         seconds = time.perf_counter() - start if self.group.is_rank0 else 0.0
-        losses, seconds, stops = self.group.all_reduce([own_loss, seconds, float(bool(stopped))])
+        losses, seconds, stops = self.group.all_reduce([own_loss, seconds, float(bool(signals))])
         return losses / self.group.world_size, norm_value, seconds, stops > 0
 
     def _count_skips(self, skipped: bool) -> None:
@@ -280,7 +281,7 @@ class Trainer:
         return Position(self.step_count, self.epoch, self.offset, self.state, random)
 
     def restore_position(self, position: Position) -> None:
-        """Returns to a position; weights, optimiser and training time stay as they are."""
+        """Goes back to a position; weights, optimiser and training time stay as they are."""
         self.step_count, self.epoch, self.offset = position.step, position.epoch, position.offset
         self.state = position.state
         torch.set_rng_state(position.random["cpu"])
@@ -324,10 +325,11 @@ class Trainer:
         }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Restores what `snapshot` returned. The model must already have the weights saved then.
+        """Restores what `snapshot` returned.
 
-        If the number of processes has changed, each gets its new share of the streams, and random
-        numbers differ from those of an uninterrupted run.
+        The model must already have the weights that were saved with that snapshot. If the number
+        of processes has changed, each gets its new share of the streams, and random numbers differ
+        from those of an uninterrupted run.
 
         Args:
             tensors, values: from `snapshot`, after a round trip through a file.
@@ -341,7 +343,8 @@ class Trainer:
             state = State.from_tensors(carried, self.model.config.layers)
             if state.batch_size != self.recipe.batch_size:
                 raise InputError(
-                    f"the run has {state.batch_size} streams: batch_size can't change on resuming"
+                    f"the run has {state.batch_size} streams: batch_size can't change when a run "
+                    "is resumed"
                 )
             # Clone: a different memory alignment can change rounding.
             state = state.map(lambda tensor: tensor[self.shard].clone().to(self.device))

@@ -21,7 +21,7 @@ from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result, Run
 from sharnn.trainer import Trainer
 
-DIFFERENT = "the training processes have different data or settings"
+DIFFERENT_INPUTS = "the training processes have different data or settings"
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
     """
     folder = Path(out) if out is not None else None
     with process_group() as group:
-        group.require_same(f"{config} {recipe} {corpus.fingerprint}", DIFFERENT)
+        group.require_same(f"{config} {recipe} {corpus.fingerprint}", DIFFERENT_INPUTS)
         with group.shared_errors():
             if folder is not None and group.is_rank0:
                 _require_no_run(folder)
@@ -117,7 +117,7 @@ def resume(
     folder = Path(folder)
     changes = changes or {}
     with process_group() as group:
-        group.require_same(f"{corpus.fingerprint} {sorted(changes.items())}", DIFFERENT)
+        group.require_same(f"{corpus.fingerprint} {sorted(changes.items())}", DIFFERENT_INPUTS)
         tensors, header = _read_run(group, folder, corpus)
         with group.shared_errors():
             recipe = Recipe.from_dict({**header["recipe"], **changes})
@@ -147,7 +147,7 @@ def _new_model(config: ModelConfig, initial: SHARNN | None) -> SHARNN:
     if initial is not None:
         shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (model, initial)]
         if shapes[0] != shapes[1]:
-            raise InputError("the model to start from has another shape than the one to train")
+            raise InputError("the model to start from has a different shape from the one to train")
         model.load_state_dict(initial.state_dict())
     return model
 
@@ -177,7 +177,8 @@ def _read_run(
                 raise InputError(f"{path} is a model without training state: it can't be resumed")
             if header["fingerprint"] != corpus.fingerprint:
                 raise InputError(
-                    f"{folder} was trained on other data than {corpus.name}: give the same data"
+                    f"{folder} was trained on different data from {corpus.name}: give the data "
+                    "it was trained on"
                 )
     return group.broadcast(tensors), group.broadcast_object(header)
 

@@ -1,7 +1,9 @@
 """The program that test_distributed.py runs in several processes with torchrun.
 
-Usage: torchrun --nproc-per-node 3 distributed_program.py FOLDER. The folder contains two runs and a text.
-Each process writes its results to FOLDER/RANK.json, by name of the function below.
+Usage: torchrun --nproc-per-node 3 distributed_program.py FOLDER
+
+The folder contains two runs and a text. Each process writes to FOLDER/RANK.json what the functions
+below return, by their names.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ from torch import nn
 from sharnn import SHARNN, InputError, bits_per_byte, load_corpus, resume, train
 from sharnn.cli import main
 from sharnn.distributed import process_group
+from sharnn.recipe import OPTIMIZERS
 from sharnn.trainer import NonFiniteError, Trainer
 from small import small_config, small_model, small_recipe
 
@@ -59,7 +62,7 @@ def summary(result):
 def as_one():
     """Trains with each optimiser, to compare with a single process."""
     results = {}
-    for optimizer in ("lamb", "adamw", "muon"):
+    for optimizer in OPTIMIZERS:
         recipe = small_recipe(optimizer=optimizer, batch_size=6, precision="float32")
         folder = FOLDER / optimizer
         results[optimizer] = summary(
@@ -77,10 +80,10 @@ def cut():
     """Trains with two interruptions, each in the last process only, and resumes in all."""
     original, results = Trainer.step, []
 
-    def step(self, stopped=()):
+    def step(self, signals=()):
         if RANK == 2 and self.step_count in (6, 15):
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, stopped)
+        return original(self, signals)
 
     Trainer.step = step
     try:
@@ -105,7 +108,7 @@ def more_processes():
 def limited_by_minutes():
     """Trains for 3 seconds on clocks that differ; on rank 0's clock a step takes 0.25 seconds."""
     recipe = small_recipe(steps=None, minutes=0.05, log_every=1, schedule="linear", lr=1e-2)
-    clock = itertools.count(step=0.25 * (RANK + 1))  # each step reads it at its start and end
+    clock = itertools.count(step=0.25 * (RANK + 1))  # rank 0 reads it at a step's start and end
     with mock.patch("sharnn.trainer.time", SimpleNamespace(perf_counter=clock.__next__)):
         return summary(train(small_config(), CORPUS, recipe, progress_bar=False))
 

@@ -1,4 +1,4 @@
-"""Models on disk: round trips are exact, damage is reported in one line, and no code is executed."""
+"""Models on disk: round trips are exact, damage is reported in one line, and no code is run."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ def test_a_shipped_model_predicts_english_and_has_a_card(path):
     assert path.stat().st_size < 16e6
 
 
-def test_loading_draws_no_random_numbers(tmp_path):
+def test_loading_does_not_change_the_random_state(tmp_path):
     save(small_model(), tmp_path / "m.safetensors")
     before = torch.get_rng_state()
     load(tmp_path / "m.safetensors")

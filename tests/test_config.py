@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from sharnn import InputError, ModelConfig, Recipe
-
-PRESETS = ("paper", "paper-no-head", "paper-every-head", "tiny", "small", "medium")
+from sharnn.config import PRESETS
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 0}, "dim must be a positive whole number"),
-        ({"dim": 1.5}, "dim must be a positive whole number"),
+        ({"dim": 0}, "dim must be a positive integer"),
+        ({"dim": 1.5}, "dim must be a positive integer"),
         ({"layers": True}, "layers must be"),
         ({"boom_dim": 10, "dim": 11}, "boom_dim must be at least dim"),
         ({"attention_layers": (4,)}, "numbered 0 to 3"),
@@ -111,7 +110,7 @@ def test_schedules_warm_up_and_decay_to_0(schedule):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"lr": 0}, "lr must be a positive"),
         ({"lr": float("nan")}, "lr must be a positive"),
-        ({"optimizer": "sgd"}, "lamb, adamw, muon"),
+        ({"optimizer": "nonesuch"}, "lamb, adamw, muon"),
         ({"schedule": "step"}, "constant, cosine"),
         ({"precision": "float8"}, "precision"),
         ({"device": "tpu"}, "device"),

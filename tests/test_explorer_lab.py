@@ -196,7 +196,7 @@ def test_a_live_explorer_responds(open_notebook, folder):
     frame.locator("#live-memory").fill("0")
     frame.locator("#live button").click()
     expect(frame.locator("#live-status")).to_have_text(
-        "the memory limit must be a whole number from 1 to 20,000"
+        "the memory limit must be an integer from 1 to 20,000"
     )
     frame.locator("#live-memory").fill("50")
     frame.locator("#live button").click()

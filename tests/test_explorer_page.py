@@ -149,11 +149,11 @@ class TestSelection:
         page.evaluate("sharnn.choose(100)")
         target = plain[0].trace.first + 100
         cell(page, "memoryPane", target - 7).hover()
-        expect(page.locator("#under-remembered")).to_contain_text("7 back: weight")
+        expect(page.locator("#under-remembered")).to_contain_text("7 bytes back: weight")
         cell(page, "memoryPane", target - 9).click()
         assert page.evaluate("sharnn.marked") == 9
         page.mouse.move(1, 1)
-        expect(page.locator("#under-remembered")).to_contain_text("9 back: weight")
+        expect(page.locator("#under-remembered")).to_contain_text("9 bytes back: weight")
         weight = float(plain[0].trace.weights[0][100, 8])
         text = page.locator("#under-remembered").inner_text()
         assert float(re.search(r"weight ([\d.]+)%", text)[1]) / 100 == pytest.approx(
@@ -285,7 +285,7 @@ class TestSelection:
         page.keyboard.press("ArrowLeft")
         assert (page.evaluate("sharnn.marked"), chosen(page)) == (before + 1, 100)
         announced = page.locator("#remembered").get_attribute("aria-valuetext")
-        assert f"{before + 1} back" in announced
+        assert f"{before + 1} bytes back" in announced
 
     def test_minimap_and_overview(self, show, plain):
         page = show(plain[1])

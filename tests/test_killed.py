@@ -1,7 +1,6 @@
 """A real training process, killed and interrupted at many moments."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from processes import Command
 from sharnn import load
+from sharnn.checkpoint import read
 from sharnn.sample import sample_bytes
 
 # The timeouts only end a test that hangs; a busy machine can take minutes.
@@ -21,21 +22,16 @@ SETTINGS = """--preset tiny --dim 48 --boom-dim 96 --memory 64 --dropout 0.1 --b
 --eval-bytes 500 --log-every 1 --threads 1 --quiet""".split()
 
 
-def start(*arguments):
-    command = [sys.executable, "-m", "sharnn", "train", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    """Waits for the end; returns the exit code and the text on standard error."""
-    message = process.communicate(timeout=600)[1]
-    return process.returncode, message
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Returns a function that starts ``sharnn train``."""
+    return lambda *arguments: Command(tmp_path_factory.mktemp("log") / "err", "train", *arguments)
 
 
 def wait_for_lines(process, path, count):
     """Waits until the run has logged ``count`` lines; returns False if it ended first."""
     while not path.exists() or path.read_bytes().count(b"\n") < count:
-        if process.poll() is not None:
+        if not process.is_running():
             return False
         time.sleep(0.001)
     return True
@@ -49,10 +45,10 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, text):
+def uninterrupted(tmp_path_factory, text, start):
     folder = tmp_path_factory.mktemp("whole") / "run"
     process = start("--data", text, "--out", folder, *SETTINGS)
-    assert finish(process) == (0, "")
+    assert process.finish() == (0, "")
     return load_file(folder / "last.safetensors")
 
 
@@ -67,7 +63,9 @@ def assert_same_end(folder, uninterrupted):
     assert set(steps) == set(range(1, 201))
 
 
-def test_a_run_killed_at_many_moments_ends_like_an_uninterrupted_one(tmp_path, text, uninterrupted):
+def test_a_run_killed_at_many_moments_ends_like_an_uninterrupted_one(
+    tmp_path, text, start, uninterrupted
+):
     folder = tmp_path / "run"
     arguments = ["--data", text, "--out", folder, *SETTINGS]
     kills = 0
@@ -77,39 +75,58 @@ def test_a_run_killed_at_many_moments_ends_like_an_uninterrupted_one(tmp_path, t
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
             kills += 1
-        finish(process)
+        process.finish()
         assert load(folder).config.dim == 48, "the checkpoint must be loadable at any moment"
         arguments = ["--resume", folder, "--threads", "1", "--quiet"]
     assert kills >= 4
-    assert finish(start(*arguments)) == (0, "")
+    assert start(*arguments).finish() == (0, "")
     assert_same_end(folder, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_prints_the_resume_command_and_resumes(
-    tmp_path, text, uninterrupted, number
+def test_an_interrupted_run_saves_and_prints_the_command_to_resume(
+    tmp_path, text, start, uninterrupted, number
 ):
     folder = tmp_path / "run"
     process = start("--data", text, "--out", folder, *SETTINGS)
     assert wait_for_lines(process, folder / "metrics.jsonl", 60)
     process.send_signal(number)
-    code, message = finish(process)
+    code, message = process.finish()
     assert code == 130
     assert message.count("\n") == 1
     assert f"resume with: sharnn train --resume {folder}" in message
     last_step = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert 50 <= last_step < 200
-    assert finish(start("--resume", folder, "--threads", "1", "--quiet")) == (0, "")
+    assert start("--resume", folder, "--threads", "1", "--quiet").finish() == (0, "")
     assert_same_end(folder, uninterrupted)
+
+
+# The command line, which interrupts itself twice before its step 32. Two signals from outside could
+# merge into one, or the second could arrive after the run has ended.
+INTERRUPTED_TWICE = """
+import os, signal, sys
+from sharnn.cli import main
+from sharnn.trainer import Trainer
+
+step = Trainer.step
+
+def interrupted_step(trainer, *arguments):
+    if trainer.step_count == 31:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    return step(trainer, *arguments)
+
+Trainer.step = interrupted_step
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_a_second_interrupt_ends_the_run_at_once(tmp_path, text):
     folder = tmp_path / "run"
-    process = start("--data", text, "--out", folder, *SETTINGS)
-    assert wait_for_lines(process, folder / "metrics.jsonl", 30)
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-    code, message = finish(process)
-    assert code == 130
-    assert "Traceback" not in message
+    command = [sys.executable, "-c", INTERRUPTED_TWICE, "train", "--data", text, "--out", folder]
+    result = subprocess.run([*command, *SETTINGS], stderr=subprocess.PIPE, text=True, timeout=600)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
     assert load(folder).config.dim == 48
+    _, header = read(folder / "last.safetensors", training=True)
+    assert header["training"]["step"] == 30, "the run must end without another checkpoint"

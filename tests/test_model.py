@@ -83,10 +83,10 @@ def test_under_the_papers_rule_memory_and_segment_share_m_rows():
         _, state, attention = model(x, state, return_attention=True)
         weights = attention[1]
         assert weights.shape == (1, length, kept + length)
-        seen = torch.ones(length, kept + length).tril(kept).bool()
+        visible = torch.ones(length, kept + length).tril(kept).bool()
         if length > 24:  # even then no query sees more than M rows
-            seen &= torch.ones(length, kept + length).triu(kept - 23).bool()
-        assert ((weights[0] > 0) == seen).all()
+            visible &= torch.ones(length, kept + length).triu(kept - 23).bool()
+        assert ((weights[0] > 0) == visible).all()
         position = min(position + length, 24)
         assert state.memory_rows == position
 
@@ -103,8 +103,8 @@ def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
     x = torch.randint(256, (1, 90))
     _, state = model(x[:, :40])
     _, _, attention = model(x[:, 40:], state, return_attention=True)
-    seen = (attention[1][0] > 0).sum(dim=-1)
-    assert (seen == 24).all()
+    num_visible = (attention[1][0] > 0).sum(dim=-1)
+    assert (num_visible == 24).all()
 
 
 def test_both_rules_agree_for_single_steps():

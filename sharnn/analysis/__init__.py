@@ -1,1 +1,1 @@
-"""What the heads attend to, and the explorer that shows it. Imports the heart only."""
+"""Analysis of the heads' attention, and the explorer that shows it. Imports only core modules."""

@@ -22,7 +22,7 @@ def top_keys(weights: Tensor, num_visible: Tensor, k: int) -> Tensor:
         k: number of keys; a query with fewer gets all of them.
 
     Returns:
-        (targets, memory) booleans by distance.
+        Booleans (targets, memory_limit); column j is the key j + 1 bytes before the target.
 
     Example:
         >>> top_keys(torch.tensor([[0.1, 0.6, 0.3, 0.0]]), torch.tensor([3]), 2).int()
@@ -43,7 +43,7 @@ def random_keys(
         generator: source of the random numbers; None for PyTorch's default generator.
 
     Returns:
-        (targets, memory) booleans by distance.
+        Booleans (targets, memory_limit); column j is the key j + 1 bytes before the target.
 
     Example:
         >>> random_keys(torch.tensor([1, 4]), 5, 3).sum(-1)
@@ -63,7 +63,7 @@ def keys_between(num_visible: Tensor, memory_limit: int, nearest: int, farthest:
         farthest: the largest distance.
 
     Returns:
-        (targets, memory) booleans by distance.
+        Booleans (targets, memory_limit); column j is the key j + 1 bytes before the target.
 
     Example:
         >>> keys_between(torch.tensor([3, 5]), 5, 2, 4).int()

@@ -29,7 +29,7 @@ MIN_QUERIES = 20  # classes with fewer queries are left out
 def distance_figure(
     statistics: AttentionStatistics, block: int | None = None, axes: Axes | None = None
 ) -> Axes:
-    """Draws the weight of a head in each bin of distances, relative to an even share.
+    """Draws a head's attention weight in each bin of distances, relative to an even share.
 
     Args:
         statistics: the result of `sharnn.attention_statistics`.
@@ -276,7 +276,7 @@ def _cell(value: float) -> str:
 
 
 def _power(value: float) -> str:
-    """Formats a power of 2 as a whole number or a fraction: 64, 1, 1/8."""
+    """Formats a power of 2 as an integer or a fraction: 64, 1, 1/8."""
     return f"{round(value):,}" if value > 0.9 else f"1/{round(1 / value):,}"
 
 

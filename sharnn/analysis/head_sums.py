@@ -228,7 +228,7 @@ class StringSums:
         ]
 
     def _total(self, values: Array) -> Array:
-        """Sums values (tokens,) by string, to (strings,)."""
+        """Adds up values (tokens,) and returns one total per string, (strings,)."""
         return np.bincount(self.which, weights=values, minlength=len(self.texts))
 
     def _total_of_all_bytes(self, values: Array) -> Array:

@@ -84,12 +84,10 @@ class LiveExplorer:
     def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
         limit = request.get("memory_limit")
         if type(limit) is not int or not 1 <= limit <= MAX_MEMORY_LIMIT:
-            raise InputError(
-                f"the memory limit must be a whole number from 1 to {MAX_MEMORY_LIMIT:,}"
-            )
+            raise InputError(f"the memory limit must be an integer from 1 to {MAX_MEMORY_LIMIT:,}")
         text = request.get("text")
         if not isinstance(text, str):
-            raise InputError("enter a text")
+            raise InputError("enter some text")
         data = text.encode(errors="surrogatepass")  # half a surrogate pair is shown as its bytes
         if len(data) > MAX_TEXT:
             raise InputError(f"the text has {len(data):,} bytes; the maximum is {MAX_TEXT:,}")
@@ -130,10 +128,10 @@ class LiveExplorer:
 
 
 def _integer(request: dict[str, Any], name: str) -> int:
-    """Returns a field of a request that must be a whole number."""
+    """Returns a field of a request that must be an integer."""
     value = request.get(name)
     if type(value) is not int:
-        raise InputError(f"{name} must be a whole number")
+        raise InputError(f"{name} must be an integer, got {value!r}")
     return value
 
 

@@ -169,7 +169,8 @@ def _content(
         "Weights are stored in 8 bits on a logarithmic scale: each is within "
         f"{100 * (2 ** (STEP / 2) - 1):.1f}% of the model's value, and weights below "
         f"2^-{OCTAVES} of the largest are shown as 0. All other numbers have full precision.",
-        f"Random positions, the same number: mean and standard deviation of {table.draws} draws.",
+        f"Random positions: mean and standard deviation over {table.draws} draws of the same "
+        "number of positions.",
     ]
     if dropped:
         notes.append(

@@ -220,7 +220,7 @@ def trace_segments(
 
 
 def _as_text(data: Any) -> Bytes:
-    """Returns the data as bytes, at least the 2 that one prediction needs."""
+    """Returns the data as bytes; raises an error if there are fewer than 2."""
     text = as_bytes(data)
     if len(text) < 2:
         raise InputError(f"at least 2 bytes are needed for a prediction, got {len(text)}")

@@ -1,4 +1,4 @@
-"""The command line. Imports the heart and every wing."""
+"""The command line. Imports core modules and every other subpackage."""
 
 from sharnn.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`main`: parses the command line, runs one command, and reports its failure in one line."""
+"""The entry point: parses the command line, runs one command, reports errors in one line."""
 
 from __future__ import annotations
 

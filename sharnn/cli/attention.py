@@ -1,4 +1,4 @@
-"""``sharnn attention``."""
+"""The command ``sharnn attention``."""
 
 from __future__ import annotations
 
@@ -28,32 +28,35 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add(
         "attention",
         run_attention,
-        "Show where the heads look, as one HTML page.",
+        "Write an interactive HTML page of the model's attention.",
         model_argument(),
-        data_option("the text to read; the test part of enwik8", required=True),
+        data_option("the text to read; of enwik8 and sample, the test part", required=True),
         memory_option(),
         device_option(),
         threads_option(),
     )
     parser.add_argument("--out", required=True, metavar="PAGE.html", help="the page to write")
     parser.add_argument(
-        "--watched", type=positive, default=1024, help="number of target bytes to choose from"
+        "--watched",
+        type=positive,
+        default=1024,
+        help="number of targets: bytes that can be selected on the page",
     )
     parser.add_argument(
         "--start",
         type=positive,
-        help="offset of the first target; the first one with a full memory if not given",
+        help="offset of the first target (default: the first one with a full memory)",
     )
     parser.add_argument(
         "--megabytes",
         type=float,
         default=MEGABYTES,
-        help="maximum size of the page; targets are dropped to meet it",
+        help="maximum size of the page; the first targets are dropped to stay within it",
     )
     parser.add_argument(
         "--survey",
         metavar="FIGURE.png",
-        help="also draw the attention statistics of the whole data",
+        help="also plot attention statistics over all the data",
     )
 
 

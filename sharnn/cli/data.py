@@ -1,4 +1,4 @@
-"""``sharnn data``, and the corpora that other commands open."""
+"""The command ``sharnn data``, and functions that open corpora for other commands."""
 
 from __future__ import annotations
 

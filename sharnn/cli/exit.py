@@ -12,8 +12,8 @@ FAILED, INVALID, INTERRUPTED = 1, 2, 130
 def fail(message: str, code: int, any_rank: bool = False) -> int:
     """Prints a message on standard error as one line, and returns the exit code.
 
-    With several processes only rank 0 prints, unless ``any_rank`` is set: for errors that one
-    process has alone.
+    With several processes only rank 0 prints. Set ``any_rank`` for errors that may occur in only
+    one process.
     """
     rank = environment_rank()
     if rank == 0 or any_rank:

@@ -18,7 +18,7 @@ STANDARD_STREAM = "-"  # in place of a file: standard input or output
 
 def add_commands(commands: Commands) -> None:
     """Adds ``sharnn compress``, ``decompress``, ``export`` and ``convert``."""
-    quiet = quiet_option("no progress bar and no sizes")
+    quiet = quiet_option("hide the progress bar and the sizes")
     output = "the file to write; - for standard output"
 
     parser = commands.add(
@@ -33,16 +33,18 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--lanes",
         type=positive,
-        help="number of streams coded in parallel; 1 to 64, by size, if not given",
+        help="number of streams coded in parallel (default: one per 16 KiB, from 1 to 64)",
     )
     parser.add_argument(
-        "--learn", action="store_true", help="train the model while coding: smaller and slower"
+        "--learn",
+        action="store_true",
+        help="keep training during compression: smaller output, but slower",
     )
 
     parser = commands.add(
         "decompress",
         run_decompress,
-        "Restore a file that compress wrote.",
+        "Decompress a file made by sharnn compress.",
         model_argument("the model that compressed the file"),
         quiet,
     )
@@ -50,20 +52,26 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("output", metavar="OUT", help=output)
 
     parser = commands.add(
-        "export", run_export, "Write a model as ONNX, or in smaller storage.", model_argument()
+        "export", run_export, "Export a model as ONNX, or with smaller weights.", model_argument()
     )
-    parser.add_argument("output", metavar="OUT", help="OUT.onnx or OUT.safetensors")
+    parser.add_argument(
+        "output", metavar="OUT", help="the file to write, ending in .onnx or .safetensors"
+    )
     parser.add_argument(
         "--weights",
         default="float32",
         choices=STORAGES,
-        help="storage of the weights; int8 takes a quarter of the bytes, "
+        help="number format of the weights; int8 takes a quarter of the bytes, "
         "float16 is for .safetensors only",
     )
 
-    parser = commands.add("convert", run_convert, "Convert a checkpoint of the author's code.")
+    parser = commands.add(
+        "convert", run_convert, "Convert a checkpoint of the original SHA-RNN code."
+    )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="state dict from torch.save, .safetensors or .npz"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="state dict: .safetensors, .npz, or a file from torch.save",
     )
     parser.add_argument("output", metavar="OUT.safetensors", help="the model to write")
     parser.add_argument(
@@ -122,10 +130,11 @@ def run_convert(options: argparse.Namespace) -> int:
     model = sharnn.convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
     save(model, options.output)
     config = model.config
-    heads = ",".join(map(str, config.attention_layers)) or "none"
+    blocks = ", ".join(map(str, config.attention_layers))
+    heads = f"attention head in block {blocks}" if blocks else "no attention head"
     print(
         f"{_size(options.output)}; {config.layers} layers of width {config.dim}, "
-        f"Boom {config.boom_dim}, heads in {heads}, {config.vocab_size} symbols"
+        f"Boom width {config.boom_dim}, {heads}, {config.vocab_size} symbols"
     )
     return 0
 

@@ -61,7 +61,9 @@ class Commands:
         return parser
 
 
-def model_argument(help: str = "run folder, .safetensors file or shipped name") -> Parser:
+def model_argument(
+    help: str = "run folder, .safetensors file, or name of a shipped model",
+) -> Parser:
     """Returns a parent parser with the argument MODEL."""
     parent = Parser(add_help=False)
     parent.add_argument("model", metavar="MODEL", help=help)
@@ -82,7 +84,7 @@ def split_option() -> Parser:
         "--split",
         type=parse_split,
         metavar="TRAIN,VALID,TEST",
-        help="fractions or byte counts of the three parts; 0.9,0.05,0.05 if not given",
+        help="fractions or byte counts of the three parts (default: 0.9,0.05,0.05)",
     )
     return parent
 
@@ -90,14 +92,16 @@ def split_option() -> Parser:
 def threads_option() -> Parser:
     """Returns a parent parser with the option ``--threads``."""
     parent = Parser(add_help=False)
-    parent.add_argument("--threads", type=positive, help="CPU threads; torch's choice if not given")
+    parent.add_argument(
+        "--threads", type=positive, help="number of CPU threads (default: torch's choice)"
+    )
     return parent
 
 
 def device_option() -> Parser:
     """Returns a parent parser with the option ``--device``."""
     parent = Parser(add_help=False)
-    parent.add_argument("--device", default="auto", choices=DEVICES, help="device of the model")
+    parent.add_argument("--device", default="auto", choices=DEVICES, help="device to run on")
     return parent
 
 
@@ -107,12 +111,12 @@ def memory_option() -> Parser:
     parent.add_argument(
         "--memory",
         type=positive,
-        help="maximum number of rows a query can attend to; the model's if not given",
+        help="maximum number of rows (positions) a query can attend to (default: the model's)",
     )
     return parent
 
 
-def quiet_option(help: str = "no progress bar") -> Parser:
+def quiet_option(help: str = "hide the progress bar") -> Parser:
     """Returns a parent parser with the option ``--quiet``."""
     parent = Parser(add_help=False)
     parent.add_argument("--quiet", action="store_true", help=help)
@@ -120,7 +124,7 @@ def quiet_option(help: str = "no progress bar") -> Parser:
 
 
 def positive(text: str) -> int:
-    """Parses an argument that must be a whole number of at least 1.
+    """Parses an argument that must be an integer of at least 1.
 
     Raises:
         argparse.ArgumentTypeError: ``text`` is not such a number.
@@ -130,7 +134,7 @@ def positive(text: str) -> int:
         12
     """
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
 
 
@@ -169,6 +173,27 @@ def _as_option(value: Any) -> str:
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
 
 
+def _to_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": _to_bool,
+}
+_TYPE_NAMES = {
+    "int": "integer",
+    "float": "number",
+    "str": "text",
+    "bool": "true or false",
+    "tuple": "list of numbers",
+}
+
+
 def _field_type(annotation: str) -> Callable[[str], Any]:
     """Returns a function that parses an option's text as a value of an annotated type.
 
@@ -183,7 +208,16 @@ def _field_type(annotation: str) -> Callable[[str], Any]:
         if "tuple" in annotation:
             return tuple(int(part) for part in text.split(",") if part.strip())
         kind = annotation.split(" ")[0]
-        return {"int": int, "float": float, "str": str}[kind](text)
+        return _PARSERS[kind](text)
 
-    parse.__name__ = annotation  # argparse prints "invalid int | None value"
+    # argparse prints "invalid number or none value".
+    names = {
+        "int": "integer",
+        "float": "number",
+        "str": "text",
+        "bool": "true or false",
+        "tuple": "list of numbers",
+    }
+    name = names[annotation.split(" ")[0].split("[")[0]]
+    parse.__name__ = f"{name} or none" if "None" in annotation or "tuple" in annotation else name
     return parse

@@ -1,4 +1,4 @@
-"""``sharnn eval``."""
+"""The command ``sharnn eval``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add(
         "eval",
         run_eval,
-        "Measure bits per byte.",
+        "Score a model on data, in bits per byte.",
         model_argument(),
         data_option("the data to score", required=True),
         split_option(),
@@ -39,13 +39,17 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--part",
         choices=("all", "train", "valid", "test"),
-        help="part of the split; if not given, whole files, or the test part of enwik8",
+        help="part to score (default: test for enwik8 and sample, all for files)",
     )
     parser.add_argument(
-        "--batch-size", type=positive, help="number of streams; 1 to 8, by size, if not given"
+        "--batch-size",
+        type=positive,
+        help="number of streams (default: one per 100,000 bytes, from 1 to 8)",
     )
     parser.add_argument(
-        "--segment-length", type=positive, help="bytes read at a time; by memory if not given"
+        "--segment-length",
+        type=positive,
+        help="bytes read at a time (default: 1024, or a quarter of --memory if that is less)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,4 +1,4 @@
-"""``sharnn train`` and ``sharnn paper``."""
+"""The commands ``sharnn train`` and ``sharnn paper``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _add_train(commands: Commands) -> None:
         "train",
         run_train,
         "Train a model, or resume a run.",
-        data_option("the corpus"),
+        data_option("the corpus: enwik8, sample, or one or more files, which are concatenated"),
         split_option(),
         quiet_option(),
         threads_option(),
@@ -64,9 +64,10 @@ def _add_train(commands: Commands) -> None:
     )
     parser.add_argument("--resume", metavar="RUN", help="resume this run")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    values = f"(in brackets the values of {DEFAULT_PRESET})"
-    add_fields(parser, f"model {values}", ModelConfig.preset(DEFAULT_PRESET))
-    add_fields(parser, f"recipe {values}", Recipe.preset(DEFAULT_PRESET))
+    preset = f"defaults of the preset {DEFAULT_PRESET} in parentheses"
+    add_fields(parser, f"model ({preset})", ModelConfig.preset(DEFAULT_PRESET))
+    title = f"recipe ({preset}; a given limit of steps, epochs or minutes replaces the preset's)"
+    add_fields(parser, title, Recipe.preset(DEFAULT_PRESET))
 
 
 def _add_paper(commands: Commands) -> None:
@@ -74,27 +75,35 @@ def _add_paper(commands: Commands) -> None:
         "paper",
         run_paper,
         "Train one of the paper's models to the end, and score it.",
-        data_option("the corpus; enwik8 if not given"),
+        data_option("the corpus (default: enwik8)"),
         split_option(),
         quiet_option(),
         threads_option(),
     )
-    parser.add_argument("--preset", default="paper", choices=PUBLISHED, help="the paper's model")
+    parser.add_argument(
+        "--preset", default="paper", choices=PUBLISHED, help="which of the paper's models to train"
+    )
     parser.add_argument(
         "--out", default="runs/paper", metavar="RUN", help="run folder; an existing run is resumed"
     )
     parser.add_argument(
-        "--keep", metavar="FOLDER", help="copy the run to this folder, and restore it from there"
+        "--keep",
+        metavar="FOLDER",
+        help="back up the run to this folder, and restore it if the run folder is lost",
     )
-    parser.add_argument("--keep-minutes", type=float, default=20, help="minutes between copies")
+    parser.add_argument("--keep-minutes", type=float, default=20, help="minutes between backups")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="only a few steps; trains on the sample if --data is not given",
+        help="train for only a few steps, to test the setup; default --data: sample",
     )
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    add_fields(parser, "model, for trials with less (in brackets the paper's)", ModelConfig())
-    add_fields(parser, "recipe (in brackets the paper's)", Recipe())
+    add_fields(
+        parser,
+        "model (the paper's values in parentheses; change them only for trials)",
+        ModelConfig(),
+    )
+    add_fields(parser, "recipe (the paper's values in parentheses)", Recipe())
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Lossless compression with a model's predictions. Imports the heart and `sharnn.inference`."""
+"""Lossless compression by prediction. Imports core modules and `sharnn.inference`."""

@@ -131,7 +131,7 @@ class Decoder:
     def __init__(self, code: bytes) -> None:
         if len(code) % WORD_BYTES:
             raise InputError(
-                f"the size of a code is a multiple of {WORD_BYTES} bytes, got {len(code)}"
+                f"the size of the code must be a multiple of {WORD_BYTES} bytes, got {len(code)}"
             )
         words = np.frombuffer(code, dtype="<u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
@@ -148,7 +148,7 @@ class Decoder:
             (streams,).
 
         Raises:
-            InputError: no symbols with these frequencies have this code.
+            InputError: the code can't be decoded with these frequencies.
         """
         try:
             return self._coder.decode(self._family, frequencies - 1)

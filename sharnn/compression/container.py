@@ -122,6 +122,8 @@ def fingerprint(model: SHARNN) -> bytes:
         >>> len(fingerprint(SHARNN(ModelConfig(dim=8, boom_dim=32))))
         8
     """
+    # A new field of ModelConfig must be left out while it has its default value: otherwise no
+    # existing archive would match its model.
     config = {name: value for name, value in model.config.to_dict().items() if name != "dropout"}
 
     def parts() -> Iterator[bytes]:

@@ -1,1 +1,1 @@
-"""Fast inference, one byte at a time. Imports only the heart of the package."""
+"""The same model, one byte at a time, fast. Imports only core modules."""

@@ -50,7 +50,7 @@ def pack(weight: Tensor, bias: Tensor | None, storage: str) -> Product:
 
 
 class FloatProduct:
-    """A product in the precision of the matrix.
+    """Computes x W' + b in the precision of the matrix.
 
     On the CPU, math libraries compute the product with a single vector on one thread. Sliced along
     its rows, the matrix becomes a batch of small products that all threads share. On a single

@@ -98,7 +98,8 @@ class RingBuffer:
         used = {min(count, self.limit) for count in self.written}
         if len(used) > 1:
             raise InputError(
-                "the streams remember different numbers of rows, but a state needs equal numbers"
+                "the streams' memories differ in length, so they can't form one state: "
+                "use prompts of equal length"
             )
         if max(self.written) <= self.limit:
             return self.rows[:, : self.written[0]].clone()

@@ -1,1 +1,1 @@
-"""Conversion to and from other formats: ONNX, the author's checkpoints. Imports only the heart."""
+"""Conversion of models from and to other programs. Imports only core modules."""

@@ -1,4 +1,4 @@
-"""Converts the parameter names of the author's code to ours."""
+"""Converts the parameter names of the author's code to sharnn's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UNUSED_WITHOUT_HEAD = ("lnmem", "lnmid")
 
 
 def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the parameters of the author's code to ours.
+    """Renames the parameters of the author's code to sharnn's names.
 
     Parameters that his model creates but never uses are left out: a sixth LayerNorm, two vectors
     of the head, and the LayerNorms of the head in blocks without one. A collapsed head (without
@@ -40,8 +40,8 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state_dict: tensors by the author's names.
 
     Returns:
-        Tensors by our names, for ``load_state_dict(..., strict=True)`` of a `SHARNN` of the same
-        shape (with ``collapsed=True`` if the heads are collapsed).
+        Tensors by sharnn's names, for ``load_state_dict(..., strict=True)`` of a `SHARNN` of the
+        same shape (with ``collapsed=True`` if the heads are collapsed).
 
     Raises:
         InputError: a name is unknown or missing, or the output layer's weight differs from the
@@ -74,7 +74,7 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str, state_dict: Mapping[str, Tensor]) -> str | None:
-    """Returns our name of a parameter of a block; None if the parameter is never used."""
+    """Returns sharnn's name of a parameter of a block; None if the parameter is never used."""
     parts = name.split(".")
     if len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit():
         raise InputError(f"unknown parameter {name!r}: not one of the author's names")

@@ -57,7 +57,7 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
         >>> convert("nowhere.pt")
         Traceback (most recent call last):
         ...
-        sharnn.errors.InputError: nowhere.pt: there is no such file
+        sharnn.errors.InputError: nowhere.pt: it does not exist
     """
     path = Path(path)
     try:
@@ -74,7 +74,8 @@ def infer_config(
     """Returns the configuration of the model that has these tensors.
 
     Args:
-        tensors: tensors by our names, as `from_reference` and `SHARNN.state_dict` return them.
+        tensors: tensors by sharnn's parameter names, from `from_reference` or
+            `SHARNN.state_dict`.
         memory, dropout: settings that the tensors don't determine.
 
     Raises:
@@ -110,7 +111,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a file, by the file's names, ready for `build`."""
     try:
         if not path.is_file():
-            raise InputError("there is no such file")
+            raise InputError("it does not exist")
         path.open("rb").close()  # the readers below would report a missing permission as damage
     except OSError as error:
         raise InputError(f"it can't be opened: {error.strerror or error}") from error

@@ -177,7 +177,7 @@ class _Graph(GraphBuilder):
         # gelu(x) = x sigma(1.702 x)
         scaled = self.add("Mul", u, self.floats("gelu", [1.702]))
         u = self.add("Mul", u, self.add("Sigmoid", scaled))
-        # In a shape 0 means: unchanged.
+        # In a Reshape, 0 leaves that dimension unchanged.
         u = self.add("Reshape", u, self.integers("chunks", [0, 0, chunks, dim]))
         return self.add("ReduceSum", u, self.integers("two", [2]), keepdims=0)
 

@@ -51,7 +51,7 @@ class OnnxModel:
         # Converts int8 weights to floats once, not in every step.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         if not Path(path).is_file():
-            raise InputError(f"no file at {path}")
+            raise InputError(f"{path} does not exist")
         try:
             self.session = runtime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

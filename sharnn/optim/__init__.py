@@ -1,4 +1,4 @@
-"""The optimisers. The trainer uses this wing; it imports only the recipe and the device module."""
+"""Optimisers of a training run. Imports only core modules below the trainer."""
 
 from sharnn.optim.factory import make_optimizer
 from sharnn.optim.lamb import Lamb

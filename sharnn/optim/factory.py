@@ -15,8 +15,8 @@ from sharnn.recipe import Recipe
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Returns the optimiser that a recipe names, over all parameters of a model.
 
-    LAMB applies weight decay to every parameter, as the paper does. AdamW and Muon apply it to
-    matrices only, without the embedding.
+    LAMB applies weight decay to every parameter, as the paper does. AdamW and Muon apply it
+    only to matrices other than the embedding.
 
     Args:
         model: the model to train.

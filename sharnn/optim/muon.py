@@ -13,7 +13,7 @@ from sharnn.optim.foreach import ForeachOptimizer
 
 
 class Muon(ForeachOptimizer):
-    """Muon for matrices, which pushes all singular values of the momentum towards 1.
+    """Updates matrices with orthogonalised momentum (Muon), and other parameters with AdamW.
 
     A group with ``matrices=True`` holds matrices only. Each may consist of several stacked
     matrices (those of an LSTM's four gates), which are orthogonalised separately. Other groups

@@ -1,1 +1,1 @@
-"""The paper's run from start to finish, and its backup. Imports only the heart."""
+"""The paper's run, end to end. Imports only core modules."""
