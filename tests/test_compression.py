@@ -336,7 +336,7 @@ def test_a_model_with_a_single_symbol_is_rejected():
 
 
 def test_a_byte_outside_the_vocabulary_is_rejected():
-    with pytest.raises(InputError, match="contain byte 200, but the model has 128 symbols"):
+    with pytest.raises(InputError, match="contains byte 200, but the model has 128 symbols"):
         compress(small_model(vocab_size=128), bytes([200]))
 
 

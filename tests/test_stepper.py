@@ -138,7 +138,7 @@ def test_int8_storage_costs_less_than_5_thousandths_of_a_bit():
 def test_a_ring_buffer_keeps_the_newest_rows_of_each_stream():
     ring = RingBuffer(2, 3, torch.zeros(1))
     ring.load([torch.tensor([[[1.0]]]), torch.tensor([[[7.0], [8.0]]])])
-    with pytest.raises(InputError, match="different numbers of rows"):
+    with pytest.raises(InputError, match="memories differ in length"):
         ring.in_order()
     expected = {
         3.0: [[1.0, 2.0, 3.0], [8.0, 12.0, 13.0]],  # one stream is full, the other wraps around
