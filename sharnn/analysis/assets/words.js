@@ -28,7 +28,7 @@ function describeWeight(trace, head, i, index) {
   const distance = trace.first + i - index;
   const visible = trace.numVisible[i];
   if (distance < 1) return `${nameOf(trace, index)}: not read yet`;
-  const name = `${nameOf(trace, index)}, ${thousands(distance)} bytes back`;
+  const name = `${nameOf(trace, index)}, ${thousands(distance)} ${distance === 1 ? "byte" : "bytes"} back`;
   if (distance > visible) return `${name}: outside the memory`;
   const weight = head.weight(i, distance);
   return `${name}: weight ${percent(weight)}, ${short(weight * visible)} times an even share`;
@@ -76,7 +76,7 @@ function fillPeaks(trace, i, peaks, look) {
     const button = make("button", "", { type: "button" });
     const size = make("span");
     size.append(
-      make("b", `×${short(weight * trace.numVisible[i])}`), `, ${thousands(distance)} bytes back `);
+      make("b", `×${short(weight * trace.numVisible[i])}`), `, ${thousands(distance)} back `);
     button.append(size, text);
     button.onclick = () => look(at, peak);
     return button;
