@@ -20,8 +20,8 @@ help: ## list the targets
 setup: $(VENV)/.ready ## create .venv with everything in requirements.lock
 
 $(VENV)/.locked: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "sharnn needs Python 3.11 or newer, and $(PYTHON) is older: try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+	  echo "sharnn needs Python 3.11 to 3.14, and $(PYTHON) is another: try make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up $(VENV): the first time takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet -r requirements.lock
@@ -39,7 +39,7 @@ check: setup ## check lint, format and types, and that notebooks have no outputs
 	@$(ENV) ruff check --quiet
 	@$(ENV) ruff format --check --quiet
 	@$(ENV) mypy
-	@$(if $(NOTEBOOKS),$(ENV) nbstripout --verify $(NOTEBOOKS))
+	@$(if $(NOTEBOOKS),$(ENV) nbstripout --verify --extra-keys metadata.language_info $(NOTEBOOKS))
 
 # Chapters run in parallel, each on one thread, because threads that share a busy core wait for
 # each other. The C library keeps freed memory, as in `sharnn train` (see
@@ -78,9 +78,13 @@ format: setup ## format the code and apply ruff's fixes
 	@$(ENV) ruff check --fix
 	@$(ENV) ruff format
 
+# JupyterLab saves the name and version of its kernel, and other programs another order of keys:
+# nbstripout sorts the keys, and the last line carries their order over to the .md halves.
 sync: setup ## update both halves of each chapter; the newer half wins
-	@$(if $(NOTEBOOKS),$(ENV) jupytext --sync $(NOTEBOOKS))
-	@$(if $(NOTEBOOKS),$(ENV) nbstripout $(NOTEBOOKS))
+	@$(if $(NOTEBOOKS),$(ENV) jupytext --quiet --sync \
+	  --update-metadata '{"kernelspec": {"display_name": "Python 3"}}' $(NOTEBOOKS))
+	@$(if $(NOTEBOOKS),$(ENV) nbstripout --extra-keys metadata.language_info $(NOTEBOOKS))
+	@$(if $(NOTEBOOKS),$(ENV) jupytext --quiet --to md:myst $(NOTEBOOKS))
 
 modules: setup ## update the table of modules in CONTRIBUTING.md
 	@$(ENV) python -m tests.module_table --write

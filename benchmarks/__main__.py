@@ -132,7 +132,7 @@ def train_contenders(arguments: argparse.Namespace, out: Path) -> None:
     keep_freed_memory()  # as `sharnn train` does
     quick = arguments.quick
     size = 60_000 if quick else 4_000_000
-    corpus = sharnn.load_corpus(arguments.data, arguments.split, sample_size=size)
+    corpus = sharnn.load_corpus(arguments.data, arguments.split, stand_in=False, sample_size=size)
     contenders = list(arguments.contender)
     if quick and find_spec("x_transformers") is None:
         contenders = [name for name in contenders if not name.startswith("transformer")]

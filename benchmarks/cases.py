@@ -86,7 +86,7 @@ def train(
         **recipe,
     )
     batch, time_ = settings.batch_size, settings.segment_length
-    corpus = sharnn.load_corpus(data, sample_size=sample_size)
+    corpus = sharnn.load_corpus(data, stand_in=False, sample_size=sample_size)
     network = sharnn.SHARNN(config)
     state = random_state(config, batch, config.memory - time_)
     trainer: Trainer | PlainTrainer

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import sharnn
-from sharnn.data import as_bytes
+from sharnn.byte_sources import as_bytes
+from sharnn.optional import import_optional
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,11 @@ def transformer(parameters: int, recipe: TransformerRecipe) -> nn.Module:
         sharnn.InputError: x-transformers is not installed, or the other layers alone need more
             parameters.
     """
-    try:
-        with warnings.catch_warnings():
-            # It compiles functions in a way that is deprecated in newer versions of torch.
-            warnings.simplefilter("ignore")
-            from x_transformers import Decoder, TransformerWrapper
-    except ImportError as error:
-        raise sharnn.InputError(
-            'the Transformer needs x-transformers: pip install "sharnn[bench]"'
-        ) from error
+    with warnings.catch_warnings():
+        # It compiles functions in a way that is deprecated in newer versions of torch.
+        warnings.simplefilter("ignore")
+        package = import_optional("x_transformers", "the Transformer", "x-transformers")
+    Decoder, TransformerWrapper = package.Decoder, package.TransformerWrapper  # noqa: N806
 
     def build(inner: int) -> nn.Module:
         return TransformerWrapper(

@@ -15,9 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from sharnn.checksum import add_checksum, verify_checksum
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError, require_choice
+from sharnn.files import open_atomically, utf8_path
 from sharnn.model import SHARNN
+from sharnn.weights import named_weights, unwrap
 
 FORMAT = 1
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -25,51 +28,6 @@ STORAGES = ("float32", "float16", "int8")
 SCALE = ".scale"  # suffix of the name of an int8 matrix's scales
 TRAINING = "training."  # prefix of the names of tensors that only a resumed run needs
 SHIPPED = Path(__file__).parent / "pretrained"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees either the old content or the new, never a partial file.
-
-    Args:
-        path: the file; its folder must exist.
-        content: the whole content.
-
-    Raises:
-        InputError: the file can't be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # a partial file only wastes disk space
-        if isinstance(error, OSError):
-            raise InputError(f"can't write {path}: {error.strerror or error}") from error
-        raise
-
-
-def require_writable(path: str | os.PathLike[str]) -> Path:
-    """Checks that an output file can be created, before the work that produces it.
-
-    Args:
-        path: a file, which may already exist.
-
-    Returns:
-        ``path`` as a `Path`.
-
-    Raises:
-        InputError: the file can't be created.
-    """
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"can't write {path}: its folder does not exist")
-    if path.exists() and not path.is_file():
-        raise InputError(f"can't write {path}: it is not a regular file")
-    return path
 
 
 def save(
@@ -83,7 +41,7 @@ def save(
     """Writes a model to one file: its tensors, and its configuration as JSON in the header.
 
     Args:
-        model: the model.
+        model: the model, or a wrapper of it such as that of `torch.compile`.
         path: a file whose name ends in ``.safetensors``.
         storage: format of the weights: ``"float32"``; ``"float16"``, half the size; or
             ``"int8"``, about a quarter of the size: each row of a matrix as integers times one
@@ -92,8 +50,8 @@ def save(
         extra: additional values for the header, which JSON can represent.
 
     Raises:
-        InputError: the name does not end in ``.safetensors``, the storage is unknown, or the file
-            can't be written.
+        InputError: the name does not end in ``.safetensors``, the storage is unknown, a weight is
+            too large for float16, or the file can't be written.
 
     Example:
         >>> import tempfile
@@ -108,14 +66,16 @@ def save(
         raise InputError(f"a model's file name must end in .safetensors, got {path.name!r}")
     require_choice("storage", storage, STORAGES)
     tensors: dict[str, Tensor] = {}
-    for name, weight in model.state_dict().items():
-        tensors |= _to_storage(name, weight.detach().float().cpu(), storage)
+    for name, weight in named_weights(model).items():
+        tensors |= _to_storage(name, weight.float().cpu(), storage)
     for name, tensor in (extra_tensors or {}).items():
         tensors[TRAINING + name] = tensor.detach().cpu()
-    header = {"format": FORMAT, "config": model.config.to_dict(), **(extra or {})}
+    header = {"format": FORMAT, "config": unwrap(model).config.to_dict(), **(extra or {})}
     # Memories are views of larger tensors: contiguous copies contain only their rows.
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, to_bytes(tensors, {"sharnn": json.dumps(header)}))
+    parts = add_checksum(to_bytes(tensors, {"sharnn": json.dumps(header)}))
+    with open_atomically(path) as file:
+        file.writelines(parts)
 
 
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +98,10 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 def _to_storage(name: str, weight: Tensor, storage: str) -> dict[str, Tensor]:
     """Returns the tensors that represent one float32 weight in a file."""
     if storage == "float16":
-        return {name: weight.half()}
+        half = weight.half()
+        if not torch.equal(half.isfinite(), weight.isfinite()):
+            raise InputError(f"{name} has weights that are too large for float16: use float32")
+        return {name: half}
     if storage == "int8" and weight.dim() == 2:
         numbers, scales = to_int8(weight)  # (rows, columns), (rows, 1)
         return {name: numbers, name + SCALE: scales}
@@ -179,16 +142,19 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     """Returns the path of the file that `load` reads for a path or name.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or its folder can't be read.
     """
     path = Path(path_or_name)
-    if path.is_dir():
-        for name in (BEST, LAST):
-            if (path / name).is_file():
-                return path / name
-        raise InputError(f"{path} is not a run folder: it has no {BEST} or {LAST}")
-    if path.is_file():
-        return path
+    try:
+        if path.is_dir():
+            for name in (BEST, LAST):
+                if (path / name).is_file():
+                    return path / name
+            raise InputError(f"{path} is not a run folder: it has no {BEST} or {LAST}")
+        if path.is_file():
+            return path
+    except OSError as error:  # a folder without permission, or a name that is too long
+        raise InputError(f"can't read {path}: {error.strerror or error}") from error
     shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
     if str(path_or_name) in shipped:
         return SHIPPED / f"{path_or_name}.safetensors"
@@ -201,7 +167,7 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a file that `save` wrote.
+    """Reads a file that `save` wrote, and verifies its checksum if it has one.
 
     Args:
         path: the file.
@@ -211,9 +177,10 @@ def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]
         Tensors by name, and the header's values.
 
     Raises:
-        InputError: the file can't be read, or was not written by `save`.
+        InputError: the file can't be read, is damaged, or was not written by `save`.
     """
     with _opened(path) as file:
+        verify_checksum(path, file.metadata() or {})
         header = _header(file, path)
         names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
         # Clone: a tensor's alignment in the file can change rounding, so that a resumed run would
@@ -235,9 +202,12 @@ def read_header(path: Path) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     """Context manager: opens a safetensors file for reading."""
     try:
-        with safe_open(path, framework="pt") as file:
+        path.open("rb").close()  # safe_open calls every file that it can't open missing
+        with utf8_path(path) as named, safe_open(named, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise InputError(f"{path} can't be read as safetensors: {error}") from error
 
 

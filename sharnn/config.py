@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sharnn.errors import InputError, require_choice
-from sharnn.settings import document_fields, from_mapping, setting
+from sharnn.settings import check_types, document_fields, from_mapping, setting
 
 MEMORY_WINDOWS = ("segment", "sliding")
+# Sizes beyond these fit in no machine, and the numbers of bytes would overflow.
+LARGEST = {"vocab_size": 2**24, "dim": 2**24, "boom_dim": 2**24, "layers": 1000, "memory": 2**31}
 
 
 @document_fields
@@ -63,10 +66,13 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "boom_dim", "layers", "memory"):
+        for name, largest in LARGEST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a positive integer, got {value!r}")
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} must be a positive integer, got {reprlib.repr(value)}")
+            if value > largest:
+                raise InputError(f"{name} must be at most {largest:,}, got {reprlib.repr(value)}")
+        check_types(self)
         if self.boom_dim < self.dim:
             raise InputError(
                 f"boom_dim must be at least dim ({self.dim}), got {self.boom_dim}: "
@@ -82,7 +88,7 @@ class ModelConfig:
                 f"but the {self.layers} blocks are numbered 0 to {self.layers - 1}"
             )
         object.__setattr__(self, "attention_layers", tuple(sorted(set(heads))))
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+        if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
         require_choice("memory_window", self.memory_window, MEMORY_WINDOWS)
 

@@ -4,88 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sharnn.enwik8 import DownloadError, enwik8_path
+from sharnn.byte_sources import Bytes, FileBytes, Window, open_files
+from sharnn.console import notify
+from sharnn.enwik8 import DownloadError, data_folder, enwik8_path
 from sharnn.errors import InputError
 from sharnn.sample import sample_bytes
 
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Split = tuple[float, float, float]
 SHARES: Split = (0.9, 0.05, 0.05)
 ENWIK8_SPLIT: Split = (90_000_000, 5_000_000, 5_000_000)
-SAMPLE_SIZE = 4_000_000
-
-
-class Bytes(Protocol):
-    """A sequence of bytes that can be read slice by slice."""
-
-    def __len__(self) -> int:
-        """Returns the number of bytes."""
-
-    def __getitem__(self, piece: slice, /) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Returns the bytes of a slice with step 1, as uint8."""
-
-
-class JoinedFiles:
-    """Several files concatenated into one sequence of bytes. Only slices are loaded.
-
-    Args:
-        parts: the bytes of each file, in order.
-
-    Example:
-        >>> joined = JoinedFiles([np.arange(3, dtype=np.uint8), np.arange(4, dtype=np.uint8)])
-        >>> len(joined), joined[1:5].tolist()
-        (7, [1, 2, 0, 1])
-    """
-
-    def __init__(self, parts: Sequence[Bytes]) -> None:
-        self.parts = parts
-        self.ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, piece: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        start, stop, _ = piece.indices(len(self))
-        first = int(np.searchsorted(self.ends, start, side="right"))
-        pieces = [np.empty(0, dtype=np.uint8)]
-        for part, end in zip(self.parts[first:], self.ends[first:], strict=True):
-            begin = int(end) - len(part)
-            if begin >= stop:
-                break
-            pieces.append(part[max(start - begin, 0) : stop - begin])
-        return np.concatenate(pieces)
-
-
-class Window:
-    """A slice of a sequence of bytes that is loaded only when it is read.
-
-    Args:
-        source: the whole sequence.
-        start, stop: bounds of the slice.
-
-    Example:
-        >>> Window(np.arange(9, dtype=np.uint8), 2, 7)[1:3].tolist()
-        [3, 4]
-    """
-
-    def __init__(self, source: Bytes, start: int, stop: int) -> None:
-        self.source, self.start, self.stop = source, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, piece: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        start, stop, _ = piece.indices(len(self))
-        return self.source[self.start + start : self.start + max(start, stop)]
+SAMPLE, SAMPLE_SIZE = "sample", 4_000_000
+BLOCK, HASHED_BLOCKS = 2**18, 2**10  # 256 MiB in all, which take less than a second
 
 
 @dataclass(frozen=True)
@@ -96,8 +32,9 @@ class Corpus:
         name: description for people.
         train, valid, test: the three parts.
         is_sample: the corpus is the built-in sample, not real text.
-        notice: why the sample replaces enwik8; None if it doesn't.
-        fingerprint: identifies the corpus; a hash of the sizes and both ends of each part.
+        notice: why it replaces the corpus that was requested; None if it doesn't.
+        fingerprint: identifies the corpus: a hash of the sizes of its parts and of all their bytes,
+            or of 256 MiB of them if there are more.
     """
 
     name: str
@@ -123,49 +60,125 @@ class Corpus:
         return f"{self.name}\n  {sizes}\n  {values}"
 
 
+@dataclass(frozen=True)
+class NamedCorpus:
+    """A corpus that is chosen by its name instead of by its files.
+
+    Args:
+        title: description for people.
+        open: returns its bytes, given the arguments ``sample_size`` and ``download`` of
+            `load_corpus`. Raises `DownloadError` if they are missing.
+        split: the default split.
+        stand_in: name of the corpus that can replace it if it is missing; None if none can.
+    """
+
+    title: str
+    open: Callable[[int, bool], Bytes]
+    split: Split
+    stand_in: str | None = None
+
+
+def _open_enwik8(sample_size: int, download: bool) -> Bytes:
+    return FileBytes(enwik8_path(download))
+
+
+def _open_sample(sample_size: int, download: bool) -> Bytes:
+    return np.frombuffer(sample_bytes(sample_size), dtype=np.uint8)
+
+
+CORPORA = {
+    "enwik8": NamedCorpus("enwik8", _open_enwik8, ENWIK8_SPLIT, stand_in=SAMPLE),
+    SAMPLE: NamedCorpus("built-in sample (generated, not enwik8)", _open_sample, SHARES),
+}
+
+
 def load_corpus(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    source: Source,
     split: Split | None = None,
     *,
+    stand_in: bool = True,
     sample_size: int = SAMPLE_SIZE,
     download: bool = True,
 ) -> Corpus:
-    """Opens a corpus. Files are memory-mapped, so that a large one takes no memory.
+    """Opens a corpus. Files are read slice by slice, so that a large one takes no memory.
+
+    The names of corpora are ``"enwik8"`` and ``"sample"``. A file with such a name is given as
+    ``"./enwik8"`` or as a `pathlib.Path`; one line on standard error points out a name that is
+    both.
 
     If enwik8 is missing and can't be downloaded, the built-in sample replaces it, and one line on
-    standard error explains how to place enwik8 by hand.
+    standard error explains how to place enwik8 by hand. The commands of ``sharnn`` never replace
+    a corpus.
 
     Args:
-        source: ``"enwik8"``, ``"sample"``, a file, or several files, which are concatenated.
+        source: the name of a corpus, a file, or several files, which are concatenated.
         split: three fractions of the whole that sum to at most 1, or three numbers of bytes,
             counted from the start; None for 90, 5 and 5 % (enwik8: 90, 5 and 5 million bytes).
+        stand_in: replace a corpus that is missing; False to raise an error.
         sample_size: number of bytes of the sample.
         download: download enwik8 if it is missing.
 
     Raises:
-        InputError: a file is missing, unreadable, empty or damaged, or too short for the split.
+        InputError: a file is missing, unreadable, empty or damaged, or too short for the split;
+            or a corpus is missing and not replaced.
 
     Example:
         >>> corpus = load_corpus("sample", sample_size=10_000)
         >>> len(corpus.train), corpus.is_sample
         (9000, True)
     """
+    name = corpus_name(source)
+    if name is None:
+        paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+        return _corpus(", ".join(str(path) for path in paths), open_files(paths), split or SHARES)
+    _point_out_file(name)
     notice = None
-    if source == "enwik8":
+    while True:
+        corpus = CORPORA[name]
         try:
-            path = enwik8_path(download)
-            return _corpus("enwik8", open_bytes(path), split or ENWIK8_SPLIT)
+            content = corpus.open(sample_size, download)
         except DownloadError as error:
-            notice = f"{error}; using the built-in sample, which is not enwik8"
-            print(f"sharnn: {notice}", file=sys.stderr)
-    if source == "sample" or notice is not None:
-        content = np.frombuffer(sample_bytes(sample_size), dtype=np.uint8)
-        # A split in bytes was meant for enwik8: its replacement is split by fractions.
-        split = SHARES if notice is not None else split
-        name = "built-in sample (generated, not enwik8)"
-        return _corpus(name, content, split or SHARES, is_sample=True, notice=notice)
-    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    return _corpus(", ".join(str(path) for path in paths), open_files(paths), split or SHARES)
+            if corpus.stand_in is None:
+                raise
+            name = corpus.stand_in
+            title = CORPORA[name].title
+            if not stand_in:
+                raise DownloadError(f"{error}; to use the {title} instead, write {name}") from error
+            notice = f"{error}; using the {title}"
+            notify(notice)
+            split = None  # it was meant for the corpus that is replaced
+        else:
+            is_sample = name == SAMPLE
+            return _corpus(corpus.title, content, split or corpus.split, is_sample, notice)
+
+
+def corpus_name(source: Source) -> str | None:
+    """Returns the name of a corpus, or None if ``source`` is a file or several files.
+
+    Raises:
+        InputError: ``source`` has the name of a corpus among several files.
+
+    Example:
+        >>> corpus_name("enwik8"), corpus_name(["sample"]), corpus_name("./sample")
+        ('enwik8', 'sample', None)
+    """
+    words = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    names = [word for word in words if isinstance(word, str) and word in CORPORA]
+    if names and len(words) > 1:
+        raise InputError(
+            f"{names[0]} is the name of a corpus, which can't be joined with other data: "
+            f"write ./{names[0]} for a file"
+        )
+    return names[0] if names else None
+
+
+def _point_out_file(name: str) -> None:
+    """Prints a line if a name of a corpus is also a file in the current folder."""
+    file = Path(name)
+    if file.is_file() and file.resolve() != (data_folder() / name).resolve():
+        notify(
+            f"{name} is the named corpus, not the file in this folder: write ./{name} for the file"
+        )
 
 
 def _corpus(
@@ -185,45 +198,22 @@ def _corpus(
             )
         parts.append(Window(whole, start, start + size))
         start += size
+    fingerprint = _fingerprint(Window(whole, 0, start), sizes)
+    return Corpus(name, parts[0], parts[1], parts[2], is_sample, notice, fingerprint)
+
+
+def _fingerprint(content: Bytes, sizes: list[int]) -> str:
+    """Returns a hash of the sizes of the parts and of their bytes.
+
+    Of more than ``HASHED_BLOCKS`` blocks, only that number of them are read, evenly spaced.
+    """
     digest = hashlib.sha256(repr(sizes).encode())
-    for window in parts:
-        digest.update(window[:65536].tobytes())
-        digest.update(window[max(0, len(window) - 65536) :].tobytes())
-    return Corpus(name, parts[0], parts[1], parts[2], is_sample, notice, digest.hexdigest())
-
-
-def open_files(paths: Sequence[str | os.PathLike[str]]) -> Bytes:
-    """Returns the bytes of one file, or of several files concatenated; they are memory-mapped.
-
-    Raises:
-        InputError: ``paths`` is empty, or a path is missing, unreadable, empty or not a file.
-    """
-    if not paths:
-        raise InputError("give at least one file")
-    parts = [open_bytes(path) for path in paths]
-    return parts[0] if len(parts) == 1 else JoinedFiles(parts)
-
-
-def open_bytes(path: str | os.PathLike[str]) -> Bytes:
-    """Returns the bytes of a file, memory-mapped.
-
-    Raises:
-        InputError: the file is missing, a folder, not a regular file, unreadable or empty.
-    """
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{path} is a folder: give files")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is not a regular file")
-        if status.st_size == 0:
-            raise InputError(f"{path} is empty")
-        return np.memmap(path, dtype=np.uint8, mode="r")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} can't be read: {reason}") from error
+    last = max(0, len(content) - BLOCK)  # start of the last block
+    count = min(HASHED_BLOCKS, -(-len(content) // BLOCK))
+    for number in range(count):
+        start = number * last // max(1, count - 1)
+        digest.update(content[start : start + BLOCK].tobytes())
+    return digest.hexdigest()
 
 
 def parse_split(text: str) -> Split:
@@ -246,32 +236,3 @@ def parse_split(text: str) -> Split:
     if sum(split) > 1 + 1e-9 and not all(part == int(part) for part in split):
         raise InputError(f"the fractions of a split must sum to at most 1, got {text!r}")
     return split
-
-
-def as_bytes(data: Any) -> Bytes:
-    """Returns data as a sequence of uint8 values, without copying them if possible.
-
-    Args:
-        data: bytes, a path, a uint8 tensor or array, or a part of a corpus.
-
-    Raises:
-        InputError: ``data`` is none of these, or a file can't be read.
-
-    Example:
-        >>> as_bytes(b"abc")[1:].tolist()
-        [98, 99]
-    """
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return np.frombuffer(data, dtype=np.uint8)
-    if isinstance(data, (str, os.PathLike)):
-        return open_bytes(data)
-    if isinstance(data, Tensor):
-        data = data.detach().cpu().numpy() if data.dtype == torch.uint8 else data
-    if isinstance(data, (Window, JoinedFiles)):
-        return data
-    if getattr(data, "dtype", None) != np.uint8 or not isinstance(data, np.ndarray):
-        kind = getattr(data, "dtype", type(data).__name__)
-        raise InputError(f"data must be bytes, a path or uint8 values, got {kind}")
-    if data.ndim != 1:
-        raise InputError(f"data must have one axis, got shape {data.shape}")
-    return data

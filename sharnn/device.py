@@ -5,11 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
+
+# Parts of messages of torch's allocator on Linux and Windows, and whole messages of oneDNN.
+ALLOCATOR_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory: you tried")
+ONEDNN_OUT_OF_MEMORY = (
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory object",
+)
 
 
 def pick_device(name: str) -> torch.device:
@@ -101,6 +110,25 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
     return x
 
 
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Context manager: sets the number of CPU threads, and restores it afterwards.
+
+    The number changes how sums are rounded.
+
+    Example:
+        >>> with cpu_threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def keep_freed_memory() -> None:
     """Makes the C library keep freed memory for later allocations (Linux with glibc only).
 
@@ -123,7 +151,9 @@ def keep_freed_memory() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns True if an exception means that the CPU or the GPU ran out of memory.
 
-    On the CPU, torch raises a plain RuntimeError, recognisable only by the allocator's message.
+    On the CPU, torch raises a plain RuntimeError, recognisable only by its message: that of torch's
+    allocator, or that of oneDNN, which reports a lack of memory in this way, but an unsupported
+    operation as another kind of object that it could not create.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("allocation of names"))
@@ -131,6 +161,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("can't allocate memory", "not enough memory: you tried")
-    )
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    return text in ONEDNN_OUT_OF_MEMORY or any(part in text for part in ALLOCATOR_OUT_OF_MEMORY)

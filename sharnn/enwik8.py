@@ -7,13 +7,18 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharnn.console import shows_bars
 from sharnn.errors import InputError
+from sharnn.files import open_atomically, read_file, require_writable, write_atomically
+from sharnn.lock import locked
 
 SEEN = ".enwik8.verified.json"
+MAX_STAMP = 10_000  # bytes
 REMEDY = "delete it, and it will be downloaded again"
 
 
@@ -53,10 +58,18 @@ def data_folder() -> Path:
 
     It is the folder that the environment variable ``SHARNN_DATA`` names; if that is not set,
     ``data/`` if the package is used from a clone, else ``sharnn`` in the user's cache.
+
+    Raises:
+        InputError: ``SHARNN_DATA`` names the home folder of an unknown user.
     """
     named = os.environ.get("SHARNN_DATA")
     if named:
-        return Path(named).expanduser()
+        try:
+            return Path(named).expanduser()
+        except RuntimeError:
+            raise InputError(
+                f"SHARNN_DATA is {named}, but that home folder can't be found: write the full path"
+            ) from None
     clone = Path(__file__).resolve().parent.parent
     if (clone / "pyproject.toml").is_file() and (clone / "data").is_dir():
         return clone / "data"
@@ -78,8 +91,6 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
         DownloadError: the file is missing, and could not be downloaded or ``download`` is False.
         InputError: the existing file is truncated or damaged, or the folder can't be written.
     """
-    from filelock import FileLock
-
     folder = data_folder()
     path, packed = folder / file.name, folder / f"{file.name}.zip"
     try:
@@ -88,10 +99,12 @@ def enwik8_path(download: bool = True, file: Download = ENWIK8) -> Path:
             return path
         folder.mkdir(parents=True, exist_ok=True)
         # If several processes need the file at once, one downloads it and the others wait.
-        with FileLock(folder / f".{file.name}.lock"):
+        with locked(folder / f".{file.name}.lock", wait=True):
             if path.exists():
                 _verify(path, file)
-            elif packed.exists():
+                return path
+            require_writable(path)
+            if packed.exists():
                 _unpack(packed, path, file)
             else:
                 _obtain(file, packed, path, download)
@@ -104,7 +117,7 @@ def _short(path: Path) -> str:
     """Returns a path as a user would type it: absolute, or relative if that is shorter."""
     try:
         return min(str(path), os.path.relpath(path), key=len)
-    except ValueError:  # it is on another drive
+    except (ValueError, OSError):  # it is on another drive, or the current folder was deleted
         return str(path)
 
 
@@ -119,19 +132,21 @@ def _obtain(file: Download, packed: Path, path: Path, download: bool) -> None:
     try:
         _fetch(file, packed)
     except Exception as error:  # any failure of the download has the same remedy
-        raise DownloadError(f"{file.name} could not be downloaded: {by_hand}") from error
+        reason = getattr(error, "strerror", None)  # of a full disk, but not of a missing network
+        failed = "could not be downloaded" + (f" ({reason})" if reason else "")
+        raise DownloadError(f"{file.name} {failed}: {by_hand}") from error
     _unpack(packed, path, file)
     packed.unlink()
 
 
 def _fetch(file: Download, target: Path) -> None:
-    """Downloads the zip with a progress bar; fails if it does not match its hash."""
+    """Downloads the zip, on a terminal with a progress bar; fails if its hash is wrong."""
     import pooch
 
     level = pooch.get_logger().level
     pooch.get_logger().setLevel("CRITICAL")
     try:
-        downloader = pooch.HTTPDownloader(progressbar=True, timeout=10)
+        downloader = pooch.HTTPDownloader(progressbar=shows_bars(sys.stderr), timeout=10)
         pooch.retrieve(
             file.url, file.zip_sha256, fname=target.name, path=target.parent, downloader=downloader
         )
@@ -141,22 +156,22 @@ def _fetch(file: Download, target: Path) -> None:
 
 def _unpack(packed: Path, path: Path, file: Download) -> None:
     """Verifies and unpacks the zip; the unpacked file appears complete or not at all."""
-    if _sha256(packed) != file.zip_sha256:
+    if not packed.is_file() or _sha256(packed) != file.zip_sha256:
         raise InputError(f"{packed} is damaged: its sha256 is not that of {file.name}; {REMEDY}")
-    partial = path.with_name(f".{path.name}.partial")
     with (
         zipfile.ZipFile(packed) as archive,
         archive.open(file.name) as source,
-        open(partial, "wb") as target,
+        open_atomically(path) as target,
     ):
         shutil.copyfileobj(source, target)
-    os.replace(partial, path)
     _verify(path, file)
 
 
 def _verify(path: Path, file: Download) -> None:
     """Raises an error if a file has the wrong content. A file verified before is not read again."""
     stat = path.stat()
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file; {REMEDY}")
     if stat.st_size != file.size:
         raise InputError(
             f"{path} is damaged: it has {stat.st_size:,} bytes, not {file.size:,}; {REMEDY}"
@@ -164,15 +179,15 @@ def _verify(path: Path, file: Download) -> None:
     seen = {"size": stat.st_size, "modified": stat.st_mtime_ns, "sha256": file.sha256}
     stamp = path.parent / SEEN
     try:
-        if json.loads(stamp.read_text()) == seen:
+        if json.loads(read_file(stamp, MAX_STAMP)) == seen:
             return
-    except (OSError, ValueError):
+    except (ValueError, RecursionError):
         pass  # not verified yet, or the stamp is unreadable
     if _sha256(path) != file.sha256:
         raise InputError(f"{path} is damaged: its sha256 is not that of {file.name}; {REMEDY}")
     # In a read-only folder the file is verified each time.
-    with contextlib.suppress(OSError):
-        stamp.write_text(json.dumps(seen))
+    with contextlib.suppress(InputError):
+        write_atomically(stamp, json.dumps(seen).encode())
 
 
 def _sha256(path: Path) -> str:

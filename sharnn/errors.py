@@ -18,6 +18,10 @@ class InputError(ValueError):
     """
 
 
+class DamagedModelError(InputError):
+    """The weights or the outputs of a model contain NaN or Inf."""
+
+
 def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raises an error unless a setting has one of the allowed values.
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.data import as_bytes
+from sharnn.byte_sources import as_bytes
 from sharnn.distributed import ProcessGroup
 from sharnn.errors import InputError
-from sharnn.model import SHARNN, evaluating, require_symbols
+from sharnn.model import SHARNN, evaluating, require_finite, require_symbols
 from sharnn.streams import Streams
+from sharnn.weights import usable
 
 
 def default_batch_size(size: int) -> int:
@@ -44,7 +46,8 @@ def bits_per_byte(
     A model that assigns equal probability to all bytes needs 8 bits per byte.
 
     Args:
-        model: the model; its training mode does not matter and is not changed.
+        model: the model; its training mode does not matter and is not changed. From a wrapper such
+            as that of `torch.compile`, the model itself is taken.
         data: bytes, a path, or a uint8 tensor or array; a file is not loaded whole.
         batch_size: number of streams; None for `default_batch_size`.
         segment_length: bytes read at a time; None for 1024, as in the paper, or a quarter of
@@ -54,8 +57,8 @@ def bits_per_byte(
         group: processes that share the streams, all of which call this; None for one process.
 
     Raises:
-        InputError: fewer than 2 bytes, a byte outside the model's vocabulary, or a setting that
-            is not positive.
+        InputError: fewer than 2 bytes, a byte outside the model's vocabulary, a setting that is
+            not positive, or weights or outputs with NaN or Inf.
 
     Source: paper, results (evaluation with carried state and memory).
 
@@ -67,7 +70,7 @@ def bits_per_byte(
         >>> 7.5 < bits_per_byte(model, b"hello " * 100) < 8.5
         True
     """
-    source = as_bytes(data)
+    model, source = usable(model), as_bytes(data)
     size = len(source) - 1
     if size < 1:
         raise InputError(f"at least 2 bytes are needed to score one, got {len(source)}")
@@ -84,6 +87,7 @@ def bits_per_byte(
         segments = streams.all_segments(segment_length, group.shard(batch_size))
         nats = _nats(model, segments, memory_limit)
     (nats,) = group.all_reduce([nats])
+    require_finite(torch.tensor(nats))
     return nats / size / math.log(2)
 
 
@@ -103,5 +107,6 @@ def _nats(
                 reduction="none",
                 ignore_index=-1,
             )  # (batch, time) nats
-            nats += losses.double().sum().item()
+            # Summed in float64, which Apple's GPUs don't have.
+            nats += losses.cpu().sum(dtype=torch.float64).item()
     return nats

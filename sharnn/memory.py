@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sharnn.config import ModelConfig
+from sharnn.errors import InputError
+
 
 class _Buffer:
     """Storage that several memories can share; its first ``used`` rows are taken."""
@@ -49,6 +52,12 @@ class Memory:
         return self._end - self._start
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(batch, rows, dim)."""
+        batch, _, dim = self._buffer.storage.shape
+        return batch, len(self), dim
+
+    @property
     def rows(self) -> Tensor:
         """(batch, rows, dim) the remembered rows, oldest first; a view, not a copy."""
         return self._buffer.storage[:, self._start : self._end]
@@ -80,7 +89,8 @@ class Memory:
             return Memory(torch.cat([self.newest(limit - time).rows, rows], dim=1))
         if buffer.used != end or buffer.storage.shape[1] - end < time:
             kept = self.newest(limit - time).rows
-            buffer = _grow(kept, time + max(limit // 4, 256))
+            # Room for a quarter more than the rows there are: the limit may be huge.
+            buffer = _grow(kept, time + max(min(limit, kept.shape[1]) // 4, 256))
             start, end = 0, kept.shape[1]
         buffer.storage[:, end : end + time] = rows
         buffer.used = end + time
@@ -179,3 +189,46 @@ class State:
         return cls(
             lstm, tuple(Memory(tensors[name]) if name in tensors else None for name in names)
         )
+
+
+def require_state(state: State, config: ModelConfig, num_streams: int | None = None) -> None:
+    """Raises an error unless a state has the shapes of a model's state.
+
+    Args:
+        state: the state to check; only shapes are compared, so this is fast.
+        config: the model's shape.
+        num_streams: number of streams that the model will read; None for any.
+
+    Raises:
+        InputError: the state has another number of streams, or belongs to another model.
+
+    Example:
+        >>> state = State(((torch.zeros(2, 8), torch.ones(2, 8)),), (None,))
+        >>> require_state(state, ModelConfig(layers=1, dim=8, attention_layers=()), 2)
+        >>> require_state(state, ModelConfig(layers=1, dim=8, attention_layers=(0,)), 2)
+        Traceback (most recent call last):
+        ...
+        sharnn.errors.InputError: the state belongs to another model: block 0 has no memory
+    """
+    if not isinstance(state, State):
+        raise InputError(f"state must be a State, got {type(state).__name__}")
+    if len(state.lstm) != config.layers or len(state.memory) != config.layers:
+        raise InputError(f"the state has {len(state.lstm)} layers, the model {config.layers}")
+    num_streams = state.batch_size if num_streams is None else num_streams
+    if state.batch_size != num_streams:
+        raise InputError(f"the state has {state.batch_size} streams, x has {num_streams}")
+    for i, (lstm, memory) in enumerate(zip(state.lstm, state.memory, strict=True)):
+        has_head = i in config.attention_layers
+        if (memory is not None) != has_head:
+            problem = "has no memory" if has_head else "has a memory, but the model no head there"
+            raise InputError(f"the state belongs to another model: block {i} {problem}")
+        shapes = [tuple(tensor.shape) for tensor in lstm]
+        expected: list[tuple[int, ...]] = [(num_streams, config.dim)] * 2
+        if memory is not None:
+            shapes.append(memory.shape)
+            expected.append((num_streams, len(memory), config.dim))
+        if shapes != expected:
+            raise InputError(
+                f"the state belongs to another model: block {i} has tensors of shape "
+                f"{', '.join(map(str, shapes))}, expected {', '.join(map(str, expected))}"
+            )

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from sharnn.attention import SingleHeadAttention, causal_mask
 from sharnn.config import ModelConfig
 from sharnn.device import to_autocast_dtype
-from sharnn.errors import InputError
+from sharnn.errors import DamagedModelError, InputError
 from sharnn.layers import LSTM, Boom, Dropout, layer_norm
-from sharnn.memory import Memory, State
+from sharnn.memory import Memory, State, require_state
 
 LSTMState = tuple[Tensor, Tensor]
 
@@ -312,14 +312,8 @@ class SHARNN(nn.Module):
                 )
         if limit < 1:
             raise InputError(f"memory_limit must be at least 1 row, got {limit}")
-        if state is None:
-            return
-        if len(state.lstm) != self.config.layers:
-            raise InputError(
-                f"the state has {len(state.lstm)} layers, the model {self.config.layers}"
-            )
-        if state.batch_size != x.shape[0]:
-            raise InputError(f"the state has {state.batch_size} streams, x has {x.shape[0]}")
+        if state is not None:
+            require_state(state, self.config, x.shape[0])
 
 
 def in_float32(model: SHARNN) -> SHARNN:
@@ -358,14 +352,21 @@ def evaluating(model: SHARNN) -> Iterator[None]:
         model.train(was_training)
 
 
-def require_finite(logits: Tensor) -> None:
-    """Raises an error if logits contain NaN or Inf, as those of damaged weights do.
+def require_finite(values: Tensor, name: str = "its output") -> None:
+    """Raises an error if a model's weights or outputs contain NaN or Inf.
+
+    Args:
+        values: floats of any shape.
+        name: what they are, for the message.
 
     Raises:
-        InputError: the logits contain NaN or Inf.
+        DamagedModelError: one of them is NaN or Inf.
     """
-    if not math.isfinite(logits.double().sum().item()):
-        raise InputError("the model's logits contain NaN or Inf: its weights are damaged")
+    # A finite sum is fast to compute and proves that all are finite. Finite ones can overflow.
+    if not math.isfinite(values.sum().item()) and not values.isfinite().all():
+        raise DamagedModelError(
+            f"the model is damaged: {name} contains NaN or Inf; use another model"
+        )
 
 
 def require_symbols(model: SHARNN, largest: int) -> None:

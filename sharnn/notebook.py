@@ -1,7 +1,6 @@
 """Helpers for the book's notebooks: a size switch, tables, timing, controls and files.
 
-They need the packages that ``pip install "sharnn[book]"`` installs. No other module of the library
-imports this one.
+They need the packages of the extra ``notebook``. No other module of the library imports this one.
 """
 
 from __future__ import annotations
@@ -157,11 +156,20 @@ class Knobs:
             plt.close(figure)
 
         widget = ipywidgets.interactive(redraw, **self.controls)
-        figure = self.draw(**widget.kwargs)
+        if not widget.kwargs:  # ipywidgets 7, as on Colab, waits until its own code displays it
+            widget.update()
+        controls = widget.kwargs_widgets  # widget.kwargs is empty if an update failed
+        figure = self.draw(**{control._kwarg: control.get_interact_value() for control in controls})
         image = io.BytesIO()
         figure.savefig(image, format="png")
         plt.close(figure)
-        return {**widget._repr_mimebundle_(), "image/png": image.getvalue()}
+        # Built by hand, because ipywidgets 7 has no _repr_mimebundle_.
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        return {
+            "text/plain": repr(self),
+            "application/vnd.jupyter.widget-view+json": view,
+            "image/png": image.getvalue(),
+        }
 
 
 def repository_file(name: str, sha256: str) -> Path:

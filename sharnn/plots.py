@@ -1,20 +1,23 @@
 """Figures: loss curves and attention maps.
 
-They need matplotlib (``pip install "sharnn[book]"``).
+They need matplotlib.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sharnn.checkpoint import write_atomically
 from sharnn.errors import InputError
+from sharnn.files import write_atomically
+from sharnn.optional import import_optional
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,28 +43,28 @@ def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1)
         The axes from left to right, row by row.
 
     Raises:
-        InputError: matplotlib is missing.
+        InputError: matplotlib is missing, or can't use the backend that MPLBACKEND names.
 
     Example:
         >>> left, right = panels(2)
         >>> left.figure is right.figure
         True
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise InputError("figures need matplotlib: pip install matplotlib") from error
     # The style is not set by rcParams: in a notebook, an rc context around the first figure keeps
     # later figures from being displayed.
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        dpi=110,
-        facecolor="white",
-        layout="constrained",
-        squeeze=False,
-    )
+    with _valid_backend():
+        import_optional("matplotlib.pyplot", "figures", "matplotlib")
+        import matplotlib.pyplot as plt
+
+        figure, grid = plt.subplots(
+            rows,
+            columns,
+            figsize=(width, height),
+            dpi=110,
+            facecolor="white",
+            layout="constrained",
+            squeeze=False,
+        )
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)  # type: ignore[union-attr, call-arg]
     for axes in grid.flat:
         axes.set_prop_cycle(color=COLOURS)
@@ -69,6 +72,24 @@ def panels(columns: int = 1, width: float = 8, height: float = 4, rows: int = 1)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return list(grid.flat)
+
+
+@contextlib.contextmanager
+def _valid_backend() -> Iterator[None]:
+    """Context manager: reports a backend that matplotlib can't use.
+
+    Matplotlib reads the variable MPLBACKEND when it is imported, and loads the backend with the
+    first figure.
+    """
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        backend = os.environ.get("MPLBACKEND")
+        if not backend or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"matplotlib can't use MPLBACKEND={backend[:100]}: unset it, or set it to agg"
+        ) from error
 
 
 def check_figure_name(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: run folder, metrics, validation, checkpoints, progress bar, signals."""
+"""The training loop: run folder, metrics, validation, checkpoints, progress, signals."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import dataclasses
 import json
 import math
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharnn.checkpoint import BEST, LAST, save, write_atomically
+from sharnn.checkpoint import BEST, LAST, save
+from sharnn.console import Progress, notify
 from sharnn.distributed import ProcessGroup
-from sharnn.errors import InputError
+from sharnn.errors import DamagedModelError, InputError
 from sharnn.evaluate import bits_per_byte
+from sharnn.files import read_file, write_atomically
 from sharnn.model import SHARNN
-from sharnn.trainer import NonFiniteError, StepResult, Trainer
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from sharnn.optional import import_optional
+from sharnn.run_checks import kept_metrics
+from sharnn.trainer import DivergedError, NonFiniteError, StepResult, Trainer
 
 METRICS, SETTINGS = "metrics.jsonl", "config.json"
 Metrics = dict[str, Any]
@@ -86,6 +86,9 @@ class Run:
     events: Any = None  # TensorBoard's writer
     signals: list[int] = field(default_factory=list)  # received by this process
     stop: bool = False  # some process received a signal; set in all processes after the same step
+    failure: Exception | None = None  # of the log or the progress bar in this process
+    saved: int = -1  # step of the last checkpoint
+    progress: Progress | None = None
 
     @property
     def group(self) -> ProcessGroup:
@@ -93,18 +96,17 @@ class Run:
         return self.trainer.group
 
     def create(self, settings: dict[str, Any]) -> None:
-        """Creates the run folder with the settings and a checkpoint of the untrained model."""
+        """Writes a checkpoint of the untrained model, and the settings, to the run folder.
+
+        The checkpoint is first: without it a folder could be neither resumed nor used again.
+        """
+        self.save_last()
         with self.group.shared_errors():
             if self.folder is not None and self.group.is_rank0:
-                self._create_folder(self.folder, settings)
-        self.save_last()
+                self._write_settings(self.folder, settings)
 
-    def _create_folder(self, folder: Path, settings: dict[str, Any]) -> None:
+    def _write_settings(self, folder: Path, settings: dict[str, Any]) -> None:
         trainer = self.trainer
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"can't create {folder}: {error.strerror or error}") from error
         values = {
             "model": trainer.model.config.to_dict(),
             "parameters": trainer.model.parameter_count(),
@@ -124,67 +126,115 @@ class Run:
         """Restores the run's part of a checkpoint, and removes later lines of metrics."""
         self.best, self.validated = values["best"], values["validated"]
         self.sums = RunningSums(**values["sums"])
+        self.saved = self.trainer.step_count
         with self.group.shared_errors():
             if self.folder is not None and self.group.is_rank0:
                 self._remove_later_metrics(self.folder / METRICS)
 
     def _remove_later_metrics(self, path: Path) -> None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break  # the run was killed while it wrote this line
-            if record["step"] > self.trainer.step_count:
-                break
-            kept.append(line + "\n")
-        write_atomically(path, "".join(kept).encode())
+        content = read_file(path) if path.exists() else b""
+        kept, damaged = kept_metrics(content, self.trainer.step_count, self.validated)
+        if damaged:
+            notify(f"{path}: damaged lines were removed, {damaged} in all")
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
 
     def loop(self, progress_bar: bool) -> Result:
-        """Trains until the run is complete or interrupted."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        reason, message = "done", ""
+        """Trains until the run is complete or interrupted.
+
+        If the training fails, or the log or the progress bar can't be written, the run is saved
+        before the exception is raised; a note of the exception names the saved step. Only a second
+        Ctrl-C ends the run at once.
+        """
+        trainer = self.trainer
         with (
             _signals(self.group.world_size) as self.signals,
             self._event_writer(),
-            self._bar(progress_bar) as bar,
+            self._open_progress(progress_bar) as self.progress,
         ):
             try:
-                while trainer.progress < 1 and not self._stopped:
-                    self._step(bar)
-                    if trainer.step_count % recipe.eval_every == 0:
-                        self._validate()
-                    if trainer.step_count % recipe.checkpoint_every == 0:
-                        self.save_last()
-                if self._stopped:
-                    reason, message = "interrupted", f"interrupted at step {trainer.step_count}"
-                elif self.validated != trainer.step_count:
-                    self._validate()
-            except NonFiniteError as error:
-                reason, message = "non-finite", str(error)
+                reason, message = self._train_and_save()
+                if self.failure is not None:
+                    raise self.failure
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._rescue(error)
+                raise
             finally:
                 trainer.disconnect()
-            self.save_last()
-        if reason == "done":
-            message = f"done after {trainer.step_count} steps"
         if self.best is not None:
             message += f"; best validation {self.best:.4f} bits per byte"
         if trainer.skipped:
             message += f"; {trainer.skipped} non-finite steps were skipped"
         return Result(trainer.model.eval(), self.metrics, reason, message, self.best)
 
+    def _train_and_save(self) -> tuple[str, str]:
+        """Trains, saves, and returns the reason of the end and a message."""
+        try:
+            reason, message = self._train()
+            self.save_last()
+        except DivergedError as error:
+            # The last checkpoint is worth more than this model.
+            kept = f"; the checkpoint of step {self.saved} is kept" if self.folder else ""
+            return "non-finite", f"{error}{kept}"
+        return reason, message
+
+    def _train(self) -> tuple[str, str]:
+        trainer, recipe = self.trainer, self.trainer.recipe
+        try:
+            while trainer.progress < 1 and not self._stopped:
+                self._step()
+                if trainer.step_count % recipe.eval_every == 0:
+                    self._validate()
+                if trainer.step_count % recipe.checkpoint_every == 0:
+                    self.save_last()
+            if self._stopped:
+                return "interrupted", f"interrupted at step {trainer.step_count}"
+            if self.validated != trainer.step_count:
+                self._validate()
+        except NonFiniteError as error:
+            return "non-finite", str(error)
+        return "done", f"done after {trainer.step_count} steps"
+
+    def _rescue(self, error: BaseException) -> None:
+        """Saves the run before an exception ends it, and adds the saved step to the exception.
+
+        Several processes can't save together if only one of them has failed.
+        """
+        if self.folder is None or not self.group.is_rank0:
+            return
+        intact = self.group.world_size == 1 and self.trainer.rewind()
+        if intact and self.saved != self.trainer.step_count:
+            with suppress(Exception):  # the first error is the one to report
+                self.save_last()
+        error.add_note(f"{self.folder} has a checkpoint of step {self.saved}")
+
     @property
     def _stopped(self) -> bool:
         """True if the run must stop; several processes stop after the same step."""
-        return bool(self.signals) if self.group.world_size == 1 else self.stop
+        if self.group.world_size > 1:
+            return self.stop
+        return bool(self.signals) or self.failure is not None
 
-    def _step(self, bar: tqdm[Any] | None) -> None:
+    @contextmanager
+    def _delayed_errors(self) -> Iterator[None]:
+        """Context manager: an error in the block ends the run after this step, not at once.
+
+        Only rank 0 executes the block. The others must end at the same step, so that all can save.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+            self.progress = None
+
+    def _step(self) -> None:
         """Takes one step, and writes a line of metrics if one is due."""
         trainer = self.trainer
-        result = trainer.step(self.signals)
+        result = trainer.step(self.signals if self.failure is None else [0])
         self.stop = result.stop
         self.sums.add(result)
+        text = None
         if trainer.step_count % trainer.recipe.log_every == 0 and self.sums.size:
             line: Metrics = {
                 "step": trainer.step_count,
@@ -199,24 +249,35 @@ class Run:
             }
             self.sums = RunningSums()
             self._emit(line)
-            if bar is not None:
-                bar.set_postfix_str(
-                    f"step {line['step']}, {line['train_bits_per_byte']:.3f} bits per byte, "
-                    f"{line['bytes_per_second'] / 1000:.1f} kB/s"
-                    + (f", {trainer.skipped} skipped" if trainer.skipped else "")
-                )
-        if bar is not None:
-            bar.update(min(100.0, 100 * trainer.progress) - bar.n)
+            text = (
+                f"step {line['step']}, {line['train_bits_per_byte']:.3f} bits per byte, "
+                f"{line['bytes_per_second'] / 1000:.1f} kB/s"
+                + (f", {trainer.skipped} skipped" if trainer.skipped else "")
+            )
+        if self.progress is not None:
+            with self._delayed_errors():
+                self.progress.update(min(100.0, 100 * trainer.progress), text)
 
     def _validate(self) -> None:
-        """Scores the validation bytes, and saves the model if it is the best so far."""
+        """Scores the validation bytes, and saves the model if it is the best so far.
+
+        Raises:
+            DivergedError: a weight or the loss is not finite.
+        """
         trainer = self.trainer
+        trainer.require_finite_weights()
         valid = trainer.corpus.valid
         if trainer.recipe.eval_bytes is not None:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
-        bits = bits_per_byte(
-            trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, group=self.group
-        )
+        try:
+            bits = bits_per_byte(
+                trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, group=self.group
+            )
+        except DamagedModelError as error:
+            raise DivergedError(
+                f"the validation loss after step {trainer.step_count} is not finite: try a lower "
+                "lr or more warmup_steps"
+            ) from error
         self.validated = trainer.step_count
         self._emit({"step": trainer.step_count, "valid_bits_per_byte": round(bits, 5)})
         if self.best is None or bits < self.best:
@@ -225,7 +286,12 @@ class Run:
             self._save(BEST, {}, values)
 
     def save_last(self) -> None:
-        """Writes the checkpoint that `resume` reads."""
+        """Writes the checkpoint that `resume` reads.
+
+        Raises:
+            DivergedError: a weight is not finite; the last checkpoint stays.
+        """
+        self.trainer.require_finite_weights()
         if self.folder is None:
             return
         tensors, values = self.trainer.snapshot()
@@ -240,6 +306,7 @@ class Run:
             },
         }
         self._save(LAST, tensors, extra)
+        self.saved = self.trainer.step_count
         if self.on_checkpoint is not None:
             with self.group.shared_errors():
                 if self.group.is_rank0:
@@ -253,11 +320,19 @@ class Run:
 
     def _emit(self, line: Metrics) -> None:
         self.metrics.append(line)
-        if not self.group.is_rank0:
-            return
+        if self.group.is_rank0:
+            with self._delayed_errors():
+                self._log(line)
+
+    def _log(self, line: Metrics) -> None:
         if self.folder is not None:
-            with open(self.folder / METRICS, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with open(self.folder / METRICS, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise InputError(
+                    f"can't write {self.folder / METRICS}: {error.strerror or error}"
+                ) from error
         if self.events is not None:
             for name, value in line.items():
                 if name != "step":
@@ -279,30 +354,23 @@ class Run:
     def _open_events(self) -> Any:
         if not self.tensorboard or self.folder is None or not self.group.is_rank0:
             return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError("tensorboard is not installed: pip install tensorboard") from error
+        import_optional("tensorboard", "event files")
+        from torch.utils.tensorboard import SummaryWriter
+
         return SummaryWriter(str(self.folder))
 
-    def _bar(self, shown: bool) -> AbstractContextManager[tqdm[Any] | None]:
-        """Returns a progress bar, or None if it is not shown or this is not rank 0."""
+    def _open_progress(self, shown: bool) -> AbstractContextManager[Progress | None]:
+        """Opens the progress bar, in rank 0 and if it is shown."""
         if not shown or not self.group.is_rank0:
             return nullcontext()
-        from tqdm import tqdm
-
-        return tqdm(
-            total=100,
-            initial=min(100.0, 100 * self.trainer.progress),
-            file=sys.stderr,
-            bar_format="{percentage:3.0f}% {bar:20} {elapsed}<{remaining}{postfix}",
-            mininterval=0.5,
-        )
+        return Progress(100, min(100.0, 100 * self.trainer.progress))
 
 
 @contextmanager
 def _signals(world_size: int) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of exiting, and yields the list of those received.
+    """Collects SIGINT, SIGTERM and SIGHUP instead of exiting, and yields those received.
+
+    SIGHUP, which a closed terminal sends, stays ignored in a program started with nohup.
 
     In a single process a second Ctrl-C exits at once. With several processes it is ignored, since
     one press can arrive twice, from the terminal and from torchrun, which kills all processes
@@ -318,7 +386,10 @@ def _signals(world_size: int) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    before = {n: signal.signal(n, remember) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Windows has none
+    before = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield received
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from sharnn.errors import InputError
 
 T = TypeVar("T")
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_NUMBER = 1e30  # larger ones overflow in float32 arithmetic
 
 
 def setting(default: Any, help: str) -> Any:
@@ -71,12 +74,54 @@ def document_fields(settings: type[T]) -> type[T]:
     return settings
 
 
+def check_types(settings: Any) -> None:
+    """Checks that each field of a dataclass has a value of its annotated type.
+
+    Numbers must be small enough to compute with. NaN passes, but fails any check of a range. Tuples
+    are not checked.
+
+    Raises:
+        InputError: a value has another type, or is too large.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Example:
+        ...     size: int | None = None
+        >>> check_types(Example(5)), check_types(Example("5"))
+        Traceback (most recent call last):
+        ...
+        sharnn.errors.InputError: size must be an integer or None, got '5'
+    """
+    for field in dataclasses.fields(settings):
+        kind, _, optional = str(field.type).partition(" | ")
+        value: Any = getattr(settings, field.name)
+        if kind not in _TYPES or (optional and value is None):
+            continue
+        what, types = _TYPES[kind]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            what += f" or {optional}" if optional else ""
+            raise InputError(f"{field.name} must be {what}, got {reprlib.repr(value)}")
+        largest = LARGEST_INTEGER if kind == "int" else LARGEST_NUMBER
+        if kind in ("int", "float") and abs(value) > largest:
+            raise InputError(f"{field.name} is too large: {reprlib.repr(value)}")
+
+
+_TYPES: dict[str, tuple[str, Any]] = {
+    "int": ("an integer", (int,)),
+    "float": ("a number", (int, float)),
+    "str": ("text", (str,)),
+    "bool": ("true or false", (bool,)),
+}
+
+
 def from_mapping(settings: type[T], values: Mapping[str, Any]) -> T:
     """Returns an instance of a dataclass with the given field values, as read from JSON.
 
     Raises:
         InputError: ``values`` has a name that is not a field.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"settings must be a JSON object, got {reprlib.repr(values)}")
     names = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - names)
     if unknown:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharnn.data import Bytes
+from sharnn.byte_sources import Bytes
 from sharnn.errors import InputError
 
 
@@ -63,14 +63,14 @@ class Streams:
     def __init__(self, source: Bytes, batch_size: int, drop_remainder: bool = True) -> None:
         self.source, self.batch_size = source, batch_size
         size = len(source) - 1  # nothing predicts the first byte
+        if size < batch_size:
+            raise InputError(
+                f"{batch_size} streams need at least {batch_size + 1} bytes, got {len(source)}"
+            )
         if drop_remainder:
             size -= size % batch_size
         self.starts, self.lengths = cut_streams(size, batch_size)
         self.length = int(self.lengths.min())
-        if self.length < 1:
-            raise InputError(
-                f"{batch_size} streams need at least {batch_size + 1} bytes, got {len(source)}"
-            )
 
     def segment(self, position: int, length: int) -> tuple[Tensor, Tensor]:
         """Returns the next bytes of every stream, and the bytes that follow them.

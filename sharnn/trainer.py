@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,18 @@ from sharnn.distributed import current_group, local_device
 from sharnn.errors import InputError
 from sharnn.memory import State
 from sharnn.model import SHARNN
-from sharnn.optim import make_optimizer
+from sharnn.optim import make_optimizer, state_shapes
 from sharnn.recipe import SHORTEST_SEGMENT, Recipe
+from sharnn.run_checks import check_tensors, random_name
 from sharnn.streams import Streams
 
 
 class NonFiniteError(RuntimeError):
     """Too many consecutive steps had a loss or gradient with NaN or Inf."""
+
+
+class DivergedError(RuntimeError):
+    """The model is lost: its weights, or its losses on validation bytes, contain NaN or Inf."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Trainer:
     The first step copies rank 0's weights to every process.
 
     Args:
-        model: the model; it is moved to the recipe's device.
+        model: the model; it is moved to the recipe's device, in float32.
         corpus: the training data.
         recipe: the settings.
 
@@ -105,7 +110,8 @@ class Trainer:
         self.group = current_group()
         self.device = local_device(recipe.device, self.group)
         self.dtype = pick_precision(recipe.precision, self.device)
-        self.model = model.to(self.device)
+        # Mixed precision needs float32 weights; torch.set_default_dtype may have made others.
+        self.model = model.to(self.device, torch.float32)
         self.corpus = corpus
         self.streams = Streams(corpus.train, recipe.batch_size)
         if self.streams.length < recipe.segment_length:
@@ -133,6 +139,7 @@ class Trainer:
         self.skipped = 0
         self.consecutive_skips = 0
         self._parallel: nn.Module | None = None
+        self._stage: Literal["idle", "reading", "updating"] = "idle"  # of the current step
         if self.group.world_size > 1:
             self._seed_this_rank()
         self.last_good = self.position()
@@ -163,6 +170,7 @@ class Trainer:
         start = time.perf_counter()
         if not self.consecutive_skips:
             self.last_good = self.position()
+        self._stage = "reading"
         lr = self.recipe.learning_rate(self.step_count, self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -179,6 +187,7 @@ class Trainer:
         self.seconds += seconds
         # After a non-finite loss the state may be NaN too: the streams continue without it.
         self.state = state if math.isfinite(mean_loss) else None
+        self._stage = "idle"
         skipped = not (math.isfinite(mean_loss) and math.isfinite(norm_value))
         self._count_skips(skipped)
         size = x.numel() * self.group.world_size
@@ -215,6 +224,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         # GradScaler.step checks each gradient but not the norm, which can overflow by itself.
         self.optimizer.found_inf = 1 - torch.isfinite(norm).float()  # type: ignore[attr-defined]
+        self._stage = "updating"
         self.optimizer.step()
         self.optimizer.found_inf = None  # type: ignore[attr-defined]
         self.scaler.update()
@@ -242,6 +252,31 @@ class Trainer:
                 f"{self.consecutive_skips} consecutive steps had a non-finite loss or gradient "
                 f"after step {self.step_count}: try a lower lr, more warmup_steps or precision "
                 "float32"
+            )
+
+    def rewind(self) -> bool:
+        """Goes back to the start of a step that an exception ended early.
+
+        Returns:
+            False if the optimiser may have updated some of the weights, so that the trainer can't
+            be saved; True otherwise, also if no step was ended early.
+        """
+        if self._stage == "reading":
+            self.restore_position(self.last_good)
+            self._stage = "idle"
+        return self._stage == "idle"
+
+    def require_finite_weights(self) -> None:
+        """Raises an error if a weight is NaN or Inf.
+
+        Raises:
+            DivergedError: the model is lost.
+        """
+        finite = [torch.isfinite(weight).all() for weight in self.model.parameters()]
+        if not torch.stack(finite).all():
+            raise DivergedError(
+                f"the weights after step {self.step_count} contain NaN or Inf: try a lower lr or "
+                "more warmup_steps"
             )
 
     def _parallel_model(self) -> nn.Module:
@@ -301,7 +336,7 @@ class Trainer:
         tensors = {}
         for kind, own in here.random.items():
             for rank, random in enumerate(self.group.gather(own)):
-                tensors[_random_name(kind, rank)] = random
+                tensors[random_name(kind, rank)] = random
         if here.state is not None:
             for name, share in here.state.to_tensors().items():
                 shares = self.group.gather(share)  # (batch, ...) each
@@ -311,16 +346,21 @@ class Trainer:
         for index, values in optimizer["state"].items():
             for name, tensor in values.items():
                 tensors[f"optimizer.{index}.{name}"] = tensor
-        groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer["param_groups"]]
-        return tensors, {
-            "step": here.step,
-            "epoch": here.epoch,
-            "offset": here.offset,
+        return tensors, self.snapshot_values()
+
+    def snapshot_values(self) -> dict[str, Any]:
+        """Returns the part of a snapshot that JSON can represent."""
+        return {
+            "step": self.step_count,
+            "epoch": self.epoch,
+            "offset": self.offset,
             "seconds": self.seconds,
             "skipped": self.skipped,
-            "has_state": here.state is not None,
+            "has_state": self.state is not None,
             "world_size": self.group.world_size,
-            "optimizer_groups": groups,
+            "device": self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
             "scaler": self.scaler.state_dict(),
         }
 
@@ -329,23 +369,26 @@ class Trainer:
 
         The model must already have the weights that were saved with that snapshot. If the number
         of processes has changed, each gets its new share of the streams, and random numbers differ
-        from those of an uninterrupted run.
+        from those of an uninterrupted run. They also differ on a GPU if the run was on the CPU.
 
         Args:
-            tensors, values: from `snapshot`, after a round trip through a file.
+            tensors, values: from `snapshot`, after a round trip through a file. The values have
+                been checked with `sharnn.run_checks.check_header`.
 
         Raises:
-            InputError: they belong to another model or batch size.
+            InputError: they are damaged, or belong to another model, batch size or optimiser.
         """
+        check_tensors(
+            tensors,
+            values,
+            self.model.config,
+            self.recipe.batch_size,
+            state_shapes(self.optimizer),
+        )
         state = None
         if values["has_state"]:
             carried = {n.removeprefix("state."): t for n, t in tensors.items()}
             state = State.from_tensors(carried, self.model.config.layers)
-            if state.batch_size != self.recipe.batch_size:
-                raise InputError(
-                    f"the run has {state.batch_size} streams: batch_size can't change when a run "
-                    "is resumed"
-                )
             # Clone: a different memory alignment can change rounding.
             state = state.map(lambda tensor: tensor[self.shard].clone().to(self.device))
         saved = self.optimizer.state_dict()
@@ -356,19 +399,26 @@ class Trainer:
                 index, _, field = rest.partition(".")
                 saved["state"].setdefault(int(index), {})[field] = tensor
         self.optimizer.load_state_dict(saved)
-        self.scaler.load_state_dict(values["scaler"])
+        self._restore_scaler(values["scaler"])
         self.seconds, self.skipped = values["seconds"], values["skipped"]
         same_size = values["world_size"] == self.group.world_size
         rank = self.group.rank if same_size else 0
-        names = {kind: _random_name(kind, rank) for kind in ("cpu", "cuda")}
+        names = {kind: random_name(kind, rank) for kind in ("cpu", "cuda")}
         random = {kind: tensors[name] for kind, name in names.items() if name in tensors}
-        self.restore_position(
-            Position(values["step"], values["epoch"], values["offset"], state, random)
-        )
-        if self.group.world_size > 1 and not same_size:
+        new_gpu = self.device.type == "cuda" and "cuda" not in random
+        try:
+            self.restore_position(
+                Position(values["step"], values["epoch"], values["offset"], state, random)
+            )
+        except RuntimeError as error:
+            raise InputError("a random state is invalid") from error
+        if new_gpu or (self.group.world_size > 1 and not same_size):
             self._seed_this_rank()
 
-
-def _random_name(kind: str, rank: int) -> str:
-    """Returns the name of a process's random state in a checkpoint; rank 0's has no number."""
-    return f"random.{kind}.{rank}" if rank else f"random.{kind}"
+    def _restore_scaler(self, saved: dict[str, Any]) -> None:
+        """Restores the loss scale, unless the run had none: the first steps then find one."""
+        expected = self.scaler.state_dict().keys()
+        if expected and saved:
+            if saved.keys() != expected:
+                raise InputError("the state of the loss scaling is invalid")
+            self.scaler.load_state_dict(saved)

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -10,12 +11,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
-from sharnn import Corpus, load_corpus
+from sharnn import Corpus, InputError, load_corpus
 
 # A program for torchrun, not a test module.
 collect_ignore = ["distributed_program.py"]
 
+# The suite always draws the same examples, so that it can't fail by chance. To search for failures:
+# HYPOTHESIS_PROFILE=search pytest --timeout=0 tests/test_compression.py
+# Properties have no settings of their own, so that a profile applies to all of them.
+PROPERTIES = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("suite", PROPERTIES, derandomize=True, max_examples=30)
+settings.register_profile("search", PROPERTIES, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+CODER_IS_MISSING = find_spec("constriction") is None
 torch.set_num_threads(1)  # a second thread doesn't help with models this small
 
 
@@ -28,6 +42,23 @@ def _seed():
 def _data_folder(data_folders, monkeypatch):
     """Sets a new data folder, away from the user's corpora. Tests that write to it create it."""
     monkeypatch.setenv("SHARNN_DATA", str(next(data_folders)))
+
+
+@pytest.fixture
+def constriction():
+    """Skips a test of commands that compress, on a machine for which the coder has no build."""
+    return pytest.importorskip("constriction")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """Skips a test that calls compression, on such a machine."""
+    try:
+        return (yield)
+    except (InputError, AssertionError) as error:
+        if CODER_IS_MISSING and "constriction, needed" in str(error):
+            pytest.skip("needs constriction")
+        raise
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,23 @@ def cut():
     return [summary(result) for result in results]
 
 
+def failing_log():
+    """Trains until rank 0 can't write its metrics; all processes end at the same step."""
+
+    def callback(line):
+        if line["step"] == 4:
+            raise OSError(28, "No space left on device")
+
+    folder = FOLDER / "failing"
+    try:
+        result = train(
+            WITH_DROPOUT, CORPUS, LONG_RECIPE, folder, progress_bar=False, on_metrics=callback
+        )
+    except OSError as error:
+        return [error.strerror, error.__notes__]
+    return [result.reason, result.metrics[-1]["step"]]
+
+
 def more_processes():
     """Resumes a run of one process in all processes."""
     message = io.StringIO()
@@ -215,6 +232,7 @@ def main_program():
         kinds = {type(thing) for thing in gc.get_objects()}
         assert nn.parallel.DistributedDataParallel not in kinds, "it would keep the group alive"
     with process_group():
+        results["failing_log"] = failing_log()  # the group must outlive an error in one process
         results["non_finite_steps"] = non_finite_steps()
         results["existing_group"] = summary(
             train(small_config(), CORPUS, small_recipe(), progress_bar=False)

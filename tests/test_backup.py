@@ -97,6 +97,54 @@ def test_restoring_fails_if_no_copy_is_intact(places):
     assert not (run / "last.safetensors").exists()
 
 
+@pytest.mark.parametrize("content", ["", "null", "[" * 10_000, '{"number": 1, "files": {}}'])
+@pytest.mark.parametrize("lost", [True, False])
+def test_copies_without_valid_contents_are_not_overwritten(places, content, lost):
+    run, drive = places
+    for text in ("first", "second"):
+        write_run(run, text)
+        RunBackup(run, drive).save()
+    copies = [read_run(drive / slot) for slot in "ab"]
+    for slot in "ab":
+        (drive / slot / "contents.json").write_text(content)
+    if lost:
+        delete(run)
+    backup = RunBackup(run, drive)
+    for action in (backup.restore, backup.save):
+        with pytest.raises(InputError, match=r"no copy in .* is intact"):
+            action()
+    assert [read_run(drive / slot) for slot in "ab"] == copies
+
+
+def test_a_slot_without_valid_contents_is_overwritten_last(places):
+    run, drive = places
+    write_run(run, "first")
+    RunBackup(run, drive).save()
+    (drive / "a" / "contents.json").write_text("")
+    RunBackup(run, drive).save()
+    assert number(drive / "b") == 1
+    delete(run)
+    (drive / "b" / "contents.json").unlink()
+    (drive / "b" / "last.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no copy in .* is intact"):
+        RunBackup(run, drive).restore()
+
+
+def test_restoring_overwrites_no_file_of_another_run(places):
+    run, drive = places
+    write_run(run, "first")
+    RunBackup(run, drive).save()
+    (run / "last.safetensors").unlink()
+    # Files of the same copy are replaced, as after a restoration that was killed.
+    assert RunBackup(run, drive).restore()
+    (run / "last.safetensors").unlink()
+    (run / "best.safetensors").write_text("better")
+    before = {path.name: path.read_text() for path in run.iterdir()}
+    with pytest.raises(InputError, match=r"best\.safetensors, which is not that of the backup"):
+        RunBackup(run, drive).restore()
+    assert {path.name: path.read_text() for path in run.iterdir()} == before
+
+
 def test_files_are_overwritten_in_place(places):
     run, drive = places
     write_run(run, "first")
@@ -114,7 +162,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(places):
     write_run(run, "first")
     drive.parent.mkdir()
     drive.write_text("a file")
-    with pytest.raises(InputError, match="can't back up"):
+    with pytest.raises(InputError, match=r"can't use .*: .* is not a folder"):
         RunBackup(run, drive).save()
 
 

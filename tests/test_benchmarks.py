@@ -35,7 +35,7 @@ from small import small_config, small_model, small_recipe
 ROOT = Path(__file__).parent.parent
 HAS_TRANSFORMER = importlib.util.find_spec("x_transformers") is not None
 needs_transformer = pytest.mark.skipif(
-    not HAS_TRANSFORMER, reason='x-transformers is not installed: pip install "sharnn[bench]"'
+    not HAS_TRANSFORMER, reason="x-transformers is not installed: pip install x-transformers"
 )
 
 

@@ -1,6 +1,7 @@
 """The command line: its output, and one clear line for every error."""
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -142,6 +143,34 @@ def test_generate_prints_prompt_and_text(capfdbinary, run):
     assert capfdbinary.readouterr().out == expected
 
 
+@pytest.mark.parametrize("prompt", ["-n", "-", "-1", "--no-such-option", "-n=3", "- a - b"])
+def test_a_prompt_may_begin_with_a_dash(capfdbinary, run, prompt):
+    code, out, _ = call(capfdbinary, "generate", run, "--prompt", prompt, "--length", 0)
+    assert (code, out) == (0, f"{prompt}\n")
+
+
+@pytest.mark.parametrize("words", ["--prompt --length 3", "--prompt -h", "--prompt"])
+def test_an_option_is_not_taken_for_a_prompt(capfdbinary, run, words):
+    code, _, err = call(capfdbinary, "generate", run, *words.split())
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--prompt: expected one argument" in err
+    option = words.split()[-1]
+    code, out, _ = call(capfdbinary, "generate", run, f"--prompt={option}", "--length", 0)
+    assert (code, out) == (0, f"{option}\n")
+
+
+def test_a_prompt_from_a_file_or_standard_input(capfdbinary, run, tmp_path, monkeypatch):
+    prompt = sample_bytes(100_000) + b"\xff\r\n\n"  # more than a command line can hold
+    (tmp_path / "prompt").write_bytes(prompt)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompt)))
+    expected = generate(load(run), prompt, 5, temperature=0.8, seed=1)
+    for source in (tmp_path / "prompt", "-"):
+        arguments = ("--prompt-file", source, "--length", 5, "--seed", 1, "--raw")
+        capfdbinary.readouterr()
+        assert main([str(word) for word in ("generate", run, *arguments)]) == 0
+        assert capfdbinary.readouterr().out == expected
+
+
 def test_generate_prints_several_samples(capfdbinary, run):
     arguments = ("generate", run, "--prompt", "A", "--length", 6, "--seed", 1, "--threads", 1)
     code, out, _ = call(capfdbinary, *arguments, "--samples", 2, "--weights", "int8")
@@ -199,16 +228,19 @@ def test_the_help_lists_every_command(capsys):
         assert f"\n    {command}" in out
 
 
-def test_help_needs_no_docstrings():
+def test_help_needs_no_docstrings_no_environment_and_no_input():
     script = (
         "from sharnn.cli import main\n"
         f"for command in {COMMANDS!r}:\n"
         "    try: main([command, '--help'])\n"
         "    except SystemExit as end: assert not end.code\n"
     )
-    command = [sys.executable, "-OO", "-c", script]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-I", "-OO", "-c", script]
+    environment = {"LC_ALL": "C"}  # no HOME, and an encoding of ASCII
+    command = ["/bin/sh", "-c", '"$@" <&-', "sh", *words]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("usage: sharnn ") == len(COMMANDS)
     assert "--attention-layers" in result.stdout
 
 
@@ -282,6 +314,10 @@ generate bad temperature: generate {run} --temperature -2
 generate bad top-k: generate {run} --top-k 0
 generate bad top-p: generate {run} --top-p 2
 generate bad seed: generate {run} --seed -1
+generate two prompts: generate {run} --prompt a --prompt-file {text}
+generate missing prompt: generate {run} --prompt-file {folder}/nowhere
+generate endless prompt: generate {run} --prompt-file /dev/zero
+generate too many samples: generate {run} --samples 9223372036854775808
 generate huge seed: generate {run} --seed 99999999999999999999999
 export a missing model: export {folder}/nowhere {folder}/x.onnx
 export to another extension: export {run} {folder}/x.pt
@@ -332,6 +368,7 @@ def test_a_closed_pipe_is_not_an_error(run):
     assert result.stderr == b""
 
 
+@pytest.mark.usefixtures("constriction")
 def test_a_compressed_file_is_restored_exactly(capfdbinary, excerpt, run, tmp_path):
     packed, restored = tmp_path / "packed", tmp_path / "restored"
     code, out, err = call(capfdbinary, "compress", run, excerpt, packed)
@@ -343,6 +380,7 @@ def test_a_compressed_file_is_restored_exactly(capfdbinary, excerpt, run, tmp_pa
     assert restored.read_bytes() == excerpt.read_bytes()
 
 
+@pytest.mark.usefixtures("constriction")
 def test_compression_uses_standard_input_and_output(text, run, tmp_path):
     content = text.read_bytes()[:300]
     words = [sys.executable, "-m", "sharnn"]
@@ -374,6 +412,7 @@ def test_closed_standard_streams_are_reported(run, tmp_path, files, closed, mess
     assert (result.returncode, result.stderr) == (2, f"sharnn: {message}\n")
 
 
+@pytest.mark.usefixtures("constriction")
 def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text, run, tmp_path):
     packed, restored = tmp_path / "packed", tmp_path / "restored"
     small = tmp_path / "small"
@@ -400,6 +439,7 @@ def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text,
     ],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("constriction")
 def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     model = (run / "best.safetensors").read_bytes()
@@ -432,6 +472,7 @@ def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch,
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("constriction")
 def test_invalid_compression_prints_one_line(
     capfdbinary, run, tmp_path, monkeypatch, words, message
 ):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sharnn
@@ -53,9 +53,6 @@ def trained():
 @example(data=bytes(range(256)), num_streams=1, learn=False)
 @example(data=b"\0" * 600, num_streams=2, learn=False)
 @example(data=b"ab" * 400, num_streams=5, learn=True)
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 def test_any_data_are_restored(model, data, num_streams, learn):
     archive = compress(model, data, num_streams=num_streams, learn=learn)
     assert decompress(model, archive) == data
@@ -397,15 +394,17 @@ def test_an_invalid_header_with_a_valid_checksum_is_rejected(trained, changes):
         decompress(trained, dataclasses.replace(archive, **changes).to_bytes())
 
 
+@pytest.fixture(scope="module")
+def noise(model):
+    return Container.from_bytes(compress(model, NOISE[:200]))
+
+
 @given(payload=st.binary(max_size=400), length=st.integers(0, 200), num_streams=st.integers(1, 8))
 @example(payload=b"", length=200, num_streams=1)
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_other_payload_is_rejected(model, payload, length, num_streams):
+def test_any_other_payload_is_rejected(model, noise, payload, length, num_streams):
     """The checksum in the header belongs to random bytes, which no drawn payload decodes to."""
     archive = dataclasses.replace(
-        Container.from_bytes(compress(model, NOISE[:200])),
+        noise,
         method=CODED,
         payload=payload,
         length=length,

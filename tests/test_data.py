@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import sharnn.data
 from sharnn import InputError, load_corpus
-from sharnn.data import as_bytes, open_files, parse_split
+from sharnn.byte_sources import as_bytes
+from sharnn.data import corpus_name, parse_split
+from sharnn.sample import sample_bytes
 from sharnn.streams import Streams, cut_streams
 
 
@@ -30,15 +34,6 @@ def test_a_file_is_split_in_order(tmp_path):
 def test_a_split_can_be_given_in_bytes(tmp_path):
     corpus = load_corpus(write(tmp_path / "f", bytes(range(100))), (50, 20, 10))
     assert corpus.test[:].tolist() == list(range(70, 80))
-
-
-def test_files_are_joined_in_the_order_given(tmp_path):
-    paths = [write(tmp_path / name, content) for name, content in (("b", b"12"), ("a", b"34567"))]
-    joined = open_files(paths)
-    assert len(joined) == 7
-    for start in range(8):
-        for stop in range(start, 9):
-            assert joined[start:stop].tobytes() == b"1234567"[start:stop]
 
 
 def test_streams_cover_the_text_in_order_with_the_next_byte_as_target():
@@ -104,16 +99,6 @@ def test_an_invalid_split_is_an_error(text):
         parse_split(text)
 
 
-def test_as_bytes_accepts_bytes_paths_arrays_and_tensors(tmp_path):
-    path = write(tmp_path / "f", b"abc")
-    for data in (b"abc", bytearray(b"abc"), path, str(path), np.frombuffer(b"abc", np.uint8)):
-        assert as_bytes(data)[:].tobytes() == b"abc"
-    assert as_bytes(torch.tensor([97, 98, 99], dtype=torch.uint8))[:].tobytes() == b"abc"
-    for data in (torch.tensor([97, 98]), [97, 98], 3, np.zeros((2, 2), np.uint8)):
-        with pytest.raises(InputError, match="data must"):
-            as_bytes(data)
-
-
 def test_fingerprints_distinguish_corpora_and_splits(tmp_path):
     one = write(tmp_path / "one", b"x" * 1000)
     other = write(tmp_path / "other", b"x" * 999 + b"y")
@@ -124,6 +109,69 @@ def test_fingerprints_distinguish_corpora_and_splits(tmp_path):
     ]
     assert len(set(fingerprints)) == 3
     assert load_corpus(one).fingerprint == fingerprints[0]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Makes a fingerprint read 8 blocks of 16 bytes at most."""
+    monkeypatch.setattr(sharnn.data, "BLOCK", 16)
+    monkeypatch.setattr(sharnn.data, "HASHED_BLOCKS", 8)
+
+
+def fingerprint(content):
+    return sharnn.data._fingerprint(as_bytes(content), [len(content)])
+
+
+@pytest.mark.parametrize("size", [1, 6, 16, 17, 40, 127, 128])
+def test_every_byte_of_a_corpus_changes_its_fingerprint(small_blocks, size):
+    content = bytes(size)
+    fingerprints = {fingerprint(content[:i] + b"?" + content[i + 1 :]) for i in range(size)}
+    assert len(fingerprints | {fingerprint(content)}) == size + 1
+
+
+def test_of_a_large_corpus_evenly_spaced_blocks_are_hashed(small_blocks):
+    content = bytes(1000)
+    fingerprints = {fingerprint(content[:i] + b"?" + content[i + 1 :]) for i in range(1000)}
+    assert len(fingerprints) == 8 * 16 + 1, "each hashed byte, or none of them"
+    # Between two blocks there are at most 125 bytes.
+    for i in range(875):
+        assert fingerprint(content[:i] + b"?" * 126 + content[i + 126 :]) != fingerprint(content)
+
+
+def test_the_middle_of_a_corpus_is_in_its_fingerprint(tmp_path):
+    content = sample_bytes(600_000)
+    changed = content[:100_000] + b"x" * 300_000 + content[400_000:]
+    fingerprints = [
+        load_corpus(write(tmp_path / "f", content)).fingerprint for content in (content, changed)
+    ]
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_a_name_means_the_corpus_and_a_path_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "sample", b"a file, not the sample" * 10)
+    assert load_corpus("sample", sample_size=1000).is_sample
+    line = "sharnn: sample is the named corpus, not the file in this folder: write ./sample"
+    shown = capsys.readouterr().err
+    assert shown.startswith(line)
+    assert shown.count("\n") == 1
+    for source in ("./sample", Path("sample"), [Path("sample")], str(tmp_path / "sample")):
+        assert load_corpus(source).train[:6].tobytes() == b"a file"
+    assert capsys.readouterr().err == ""
+
+
+def test_the_file_of_a_corpus_itself_is_not_pointed_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SHARNN_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "sample", b"x")
+    load_corpus("sample", sample_size=1000)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_named_corpus_cant_be_joined_with_files(tmp_path):
+    with pytest.raises(InputError, match=r"enwik8 is the name of a corpus.*write \./enwik8"):
+        corpus_name(["text", "enwik8"])
+    assert corpus_name(["./enwik8", "sample.txt"]) is None
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -137,6 +185,7 @@ def test_reading_a_large_file_uses_little_memory(tmp_path):
         file.truncate(10**9)
     script = f"""
 from sharnn.data import load_corpus
+from sharnn.sample import sample_bytes
 from sharnn.streams import Streams
 def anonymous_memory():  # KiB
     return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0])

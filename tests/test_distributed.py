@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from sharnn import bits_per_byte, load, resume, train
+from sharnn.checkpoint import read_header
 from sharnn.cli import main
 from sharnn.distributed import ProcessGroup, current_group, process_group
 from sharnn.recipe import OPTIMIZERS
@@ -238,6 +239,18 @@ def test_resuming_is_exact_when_one_process_was_interrupted(three_processes):
 
 
 @pytest.mark.slow
+def test_all_processes_save_together_if_rank_0_cannot_log(three_processes):
+    folder, results = three_processes
+    found = [one["failing_log"] for one in results]
+    # The others learn of it with the next step.
+    notes = [f"{folder / 'failing'} has a checkpoint of step 5"]
+    assert found[0] == ["No space left on device", notes]
+    assert found[1] == found[2] == ["interrupted", 5]
+    header = read_header(folder / "failing" / "last.safetensors")
+    assert header["training"]["step"] == 5
+
+
+@pytest.mark.slow
 def test_a_run_continues_with_more_processes(three_processes, corpus, tmp_path):
     folder, results = three_processes
     recipe = small_recipe(batch_size=6, steps=18, precision="float32")
@@ -292,7 +305,7 @@ def test_rank_0_prints_the_error_and_all_exit_with_the_same_code(three_processes
         "no data": "nowhere does not exist",
         "data missing for some": "process 1: ",
         "unknown option": "unrecognized arguments: --colour",
-        "folder inside a file": "can't create",
+        "folder inside a file": "can't use",
         "different settings": "processes have different data or settings",
         "no run": "does not name the run's data",
         "other data": "was trained on different data",

@@ -1,8 +1,10 @@
 """The download of enwik8, tested without a network on a small file in its place."""
 
+import errno
 import hashlib
 import io
 import os
+import re
 import threading
 import time
 import zipfile
@@ -12,7 +14,7 @@ import pytest
 
 import sharnn.enwik8
 from sharnn import InputError, load_corpus
-from sharnn.enwik8 import ENWIK8, SEEN, Download, DownloadError, data_folder, enwik8_path
+from sharnn.enwik8 import ENWIK8, SEEN, Download, DownloadError, _short, data_folder, enwik8_path
 
 CONTENT = b"<mediawiki>" * 100
 
@@ -55,6 +57,12 @@ def offline(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+
+
+@pytest.fixture(autouse=True)
+def _current_folder(tmp_path, monkeypatch):
+    """Starts each test in a new folder: messages name paths relative to it, if that is shorter."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -147,14 +155,85 @@ def test_offline_one_line_announces_the_sample_in_place_of_enwik8(offline, capsy
     assert shown.count("\n") == 1
     assert "mattmahoney.net" in shown
     assert "built-in sample" in shown
-    assert str(data_folder()) in shown or os.path.relpath(data_folder()) in shown
+    assert f"place it as {_short(data_folder() / 'enwik8.zip')}, or unpacked as" in shown
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "far/away/from/there"])
+def test_the_message_names_a_path_that_exists_from_the_current_folder(
+    tmp_path, monkeypatch, offline, place
+):
+    (tmp_path / "far/away/from/there").mkdir(parents=True)
+    monkeypatch.setenv("SHARNN_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(place)
+    with pytest.raises(DownloadError) as caught:
+        enwik8_path(file=FILE)
+    zipped, unpacked = re.search(
+        "place it as (.*), or unpacked as (.*)$", str(caught.value)
+    ).groups()
+    assert os.path.abspath(zipped) == str(tmp_path / "data" / "small.zip")
+    assert os.path.abspath(unpacked) == str(tmp_path / "data" / "small")
+
+
+def test_the_message_needs_no_current_folder(tmp_path, monkeypatch, offline):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    with pytest.raises(DownloadError, match=f"place it as {data_folder()}"):
+        enwik8_path(file=FILE)
+
+
+def test_a_file_with_the_name_of_the_corpus_is_pointed_out(tmp_path, offline, capsys):
+    (tmp_path / "enwik8").write_bytes(CONTENT)
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        load_corpus("enwik8", stand_in=False)
+    assert "write ./enwik8 for the file" in capsys.readouterr().err
+    assert load_corpus("./enwik8").train[:].tobytes() == CONTENT[:990]
+
+
+def test_without_a_stand_in_the_error_names_it(offline, capsys):
+    with pytest.raises(DownloadError, match=r"could not be downloaded.*instead, write sample$"):
+        load_corpus("enwik8", stand_in=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_named_in_the_error(monkeypatch):
+    def fetch(file, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    with pytest.raises(DownloadError, match=r"could not be downloaded \(No space left on device\)"):
+        enwik8_path(file=FILE)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_without_a_terminal_a_download_shows_no_bar(monkeypatch, folder, closed):
+    """A bar would fill a log file with one long line, and can't be written if stderr is closed."""
+    bars = []
+
+    def retrieve(url, known_hash, fname, path, downloader):
+        bars.append(downloader.progressbar)
+        (folder / fname).write_bytes(ZIP)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    monkeypatch.setattr("sys.stderr", None if closed else io.StringIO())
+    assert enwik8_path(file=FILE).read_bytes() == CONTENT
+    assert bars == [False]
+
+
+def test_the_home_folder_of_an_unknown_user_is_an_error(monkeypatch):
+    monkeypatch.setenv("SHARNN_DATA", "~nosuchuser/data")
+    with pytest.raises(InputError, match="SHARNN_DATA is ~nosuchuser/data, but"):
+        enwik8_path(file=FILE)
 
 
 def test_an_environment_variable_sets_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("SHARNN_DATA", str(tmp_path))
     assert data_folder() == tmp_path
     monkeypatch.delenv("SHARNN_DATA")
-    assert data_folder().name == "data", "in a clone"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(sharnn.enwik8, "__file__", str(tmp_path / "sharnn" / "enwik8.py"))
+    assert data_folder() == tmp_path / "data", "in a clone"
 
 
 def test_outside_a_clone_the_users_cache_is_used(monkeypatch, tmp_path):

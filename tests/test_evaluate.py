@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
+import sharnn
 from sharnn import SHARNN, InputError, ModelConfig, bits_per_byte
 from small import small_model
 
@@ -96,3 +98,46 @@ def test_invalid_input_is_an_error(data, settings, message):
 def test_a_byte_without_a_symbol_is_an_error():
     with pytest.raises(InputError, match="byte 200, but the model has 100 symbols"):
         bits_per_byte(small_model(vocab_size=100), b"abc\xc8")
+
+
+class NoFloat64(TorchFunctionMode):
+    """Makes a model behave as on a device without float64, such as Apple's GPUs.
+
+    Everything that is computed from the model's parameters is on that device, until `Tensor.cpu`
+    copies it.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        for parameter in model.parameters():
+            parameter.on_device = True
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        values = (*args, *(kwargs or {}).values())
+        on_device = any(getattr(value, "on_device", False) for value in values)
+        double = function is torch.Tensor.double or any(value is torch.float64 for value in values)
+        if on_device and double:
+            raise TypeError("the MPS framework doesn't support float64")
+        result = function(*args, **(kwargs or {}))
+        for part in result if isinstance(result, tuple) else [result]:
+            if isinstance(part, torch.Tensor) and on_device:
+                part.on_device = function is not torch.Tensor.cpu
+        return result
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, text: bits_per_byte(model, text),
+        lambda model, text: sharnn.generate(model, b"a", 5),
+        lambda model, text: sharnn.explore(model, text, targets=9).ablate(3, count=4),
+        lambda model, text: sharnn.attention_statistics(model, text),
+    ],
+    ids=["eval", "generate", "explore", "statistics"],
+)
+def test_devices_without_float64_are_supported(use):
+    model = small_model()
+    with NoFloat64(model):
+        with pytest.raises(TypeError, match="float64"):
+            (model.output_bias + 1)[:3].sum(dtype=torch.float64)
+        use(model, b"hello world " * 10)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sharnn
@@ -25,6 +25,20 @@ from small import small_model
 WITHIN = 0.0334  # the page states 3.3%
 MARKS = b"</script><script>window.hacked=1</script><img src=x onerror=hack()>&lt;"
 TEXT = (b"The caf\xc3\xa9 opens at nine. \xff\x00 " + MARKS) * 4  # 412 bytes
+
+
+# Messages that JSON can represent, some of them close to the requests that the page sends.
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.integers(-2, 40) | VALUES
+NAMES = ("block", "target", "count", "nearest", "farthest", "memory_limit", "text")
+MESSAGES = VALUES | st.fixed_dictionaries(
+    {"type": st.sampled_from(["page", "hello", "trace", "ablate"])},
+    optional=dict.fromkeys(NAMES, FIELDS),
+)
 
 
 def content_of(page: str) -> dict:
@@ -46,25 +60,21 @@ def text_of(content: dict) -> bytes:
 
 
 class TestNumbers:
-    @settings(deadline=None)
     @given(st.lists(st.floats(width=32, allow_nan=False)))
     def test_floats_survive_packing(self, values):
         array = np.array(values, np.float32)
         assert unpack(pack(torch.from_numpy(array), "float32")).tobytes() == array.tobytes()
 
-    @settings(deadline=None)
     @given(st.lists(st.integers(-(2**31), 2**31 - 1)))
     def test_integers_survive_packing(self, values):
         assert unpack(pack(torch.tensor(values, dtype=torch.int64), "int32")).tolist() == values
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_bytes_survive_packing(self, data):
         packed = pack(torch.tensor(list(data), dtype=torch.uint8), "uint8")
         assert unpack(packed).tobytes() == data
         base64.b64decode(packed["data"], validate=True)
 
-    @settings(deadline=None)
     @given(st.lists(st.floats(0, 1, width=32), min_size=1))
     def test_a_weight_is_within_half_a_step(self, values):
         weights = torch.tensor(values)
@@ -80,7 +90,6 @@ class TestNumbers:
     def test_half_a_step_is_the_precision_on_the_page(self):
         assert 2 ** (STEP / 2) - 1 < WITHIN
 
-    @settings(deadline=None)
     @given(st.integers(1, 30_000))
     def test_the_bands_of_the_overview_cover_each_distance_once(self, limit):
         edges = overview_edges(limit)
@@ -408,7 +417,11 @@ class TestLive:
     def test_an_invalid_request_gets_a_line(self, live, invalid):
         before = live.explorer
         response = live.respond(invalid)
-        assert (response["type"], response["request"]) == ("error", invalid.get("type"))
+        kind = invalid.get("type")
+        assert (response["type"], response["request"]) == (
+            "error",
+            kind if kind in ("trace", "ablate") else None,
+        )
         assert response["text"]
         assert "\n" not in response["text"]
         assert live.explorer is before
@@ -422,6 +435,38 @@ class TestLive:
             live._receive({"type": "trace"})
         assert [response["type"] for response in sent] == ["hello", "error"]
         assert sent[1]["request"] == "trace"
+
+    def test_an_interrupted_kernel_responds(self, live, monkeypatch):
+        def interrupt(request):
+            raise KeyboardInterrupt
+
+        sent = []
+        monkeypatch.setattr(live.widget, "send", sent.append)
+        monkeypatch.setattr(live, "_trace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            live._receive({"type": "trace"})
+        assert [response["type"] for response in sent] == ["error"]
+
+    @given(message=MESSAGES)
+    @example(message=None)
+    @example(message=[{"type": "page"}])
+    @example(message={"type": ["page"]})
+    @example(message={"type": {}})
+    @example(message={"type": float("nan")})
+    @example(message={"type": "\ud800"})
+    @example(message={"type": "ablate", "block": 0, "target": 10**5000, "count": 1})
+    @example(message={"type": "ablate", "block": 0, "target": 3, "count": 2**63})
+    @example(message={"type": "ablate", "block": 0, "target": 3, "nearest": 1, "farthest": 2**63})
+    def test_every_message_gets_exactly_one_response(self, live, monkeypatch, message):
+        sent = []
+        monkeypatch.setattr(live.widget, "send", sent.append)
+        live._receive(message)
+        (response,) = sent
+        json.dumps(response, allow_nan=False).encode()
+        if response["type"] == "error":
+            assert response["text"]
+            assert len(response["text"]) < 200
+            assert "\n" not in response["text"]
 
     def test_it_displays_itself_with_and_without_a_kernel(self, live):
         data, _ = live._repr_mimebundle_()

@@ -1,7 +1,7 @@
 """The explorer in a real JupyterLab: displayed in an output, and live with a kernel."""
 
+import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -59,12 +59,9 @@ def lab(folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     own = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     environment = {**os.environ, **dict.fromkeys(own, str(home)), "OMP_NUM_THREADS": "1"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [
         *(sys.executable, "-m", "jupyter", "lab", "--no-browser"),
-        *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+        "--ip=127.0.0.1",  # at the first free port, which it writes to a file
         *("--IdentityProvider.token=open", f"--ServerApp.root_dir={folder}"),
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -74,19 +71,24 @@ def lab(folder, tmp_path_factory):
         command.append("--allow-root")
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
-            assert server.poll() is None, (home / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{address}/api?token=open", timeout=5).close()
-                break
-            except (urllib.error.URLError, TimeoutError):
-                time.sleep(0.25)
-        yield address
+        yield wait_for_server(server, home)
     finally:
         server.terminate()
         server.wait(30)
+
+
+def wait_for_server(server, home) -> str:
+    """Waits until JupyterLab responds; returns its address."""
+    while True:
+        assert server.poll() is None, (home / "log").read_text()
+        try:
+            (file,) = home.glob("jpserver-*.json")
+            address = f"http://127.0.0.1:{json.loads(file.read_text())['port']}"
+            urllib.request.urlopen(f"{address}/api?token=open", timeout=5).close()
+            return address
+        except (ValueError, urllib.error.URLError, TimeoutError):  # not ready yet
+            time.sleep(0.25)
 
 
 @pytest.fixture(scope="module")

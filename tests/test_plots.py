@@ -1,5 +1,9 @@
 """Figures show the numbers they are given."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -20,6 +24,25 @@ RECORDS = [
     {"step": 2, "valid_bits_per_byte": 5.5},
     {"step": 4, "bytes": 3000, "train_bits_per_byte": 4.0},
 ]
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://nonsense"])
+def test_an_invalid_backend_is_reported(backend):
+    script = (
+        "from sharnn import InputError\n"
+        "from sharnn.plots import panels\n"
+        "try: panels()\n"
+        "except InputError as error: print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    expected = f"matplotlib can't use MPLBACKEND={backend}: unset it, or set it to agg\n"
+    assert result.stdout == expected
 
 
 def test_the_x_axis_of_the_curve_is_the_bytes_read():
@@ -47,11 +70,12 @@ def test_the_live_curve_redraws_one_figure(monkeypatch):
         return Handle()
 
     monkeypatch.setattr("IPython.display.display", display)
+    before = plt.get_fignums()
     curve = LiveCurve(every=1)
     for record in RECORDS:
         curve(record)
     assert [kind for kind, _ in shown] == ["new", "update", "update"]
-    assert not plt.get_fignums(), "displayed figures are closed"
+    assert plt.get_fignums() == before, "displayed figures are closed"
 
 
 def test_the_map_sums_neighbouring_keys():

@@ -82,7 +82,7 @@ def test_sessions_on_lost_machines_give_the_result_of_one_session(tmp_path, corp
 
         def cut(line):
             if line["step"] == stop_at:
-                raise ConnectionError("the machine is gone")
+                raise KeyboardInterrupt  # ends the run at once, unsaved, like a lost machine
 
         backup = RunBackup(out, tmp_path / "drive", minutes=0)
         changes = {**RECIPE, "log_every": 1}
@@ -97,7 +97,7 @@ def test_sessions_on_lost_machines_give_the_result_of_one_session(tmp_path, corp
         )
 
     for number, stop_at in enumerate((3, 5)):
-        with pytest.raises(ConnectionError):
+        with pytest.raises(KeyboardInterrupt):
             session(number, stop_at)
     last = session(2, None)
     assert last.test == whole.test
@@ -168,7 +168,7 @@ def test_a_run_killed_and_moved_to_another_machine_ends_like_an_uninterrupted_on
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(process):
-        printed, message = process.communicate(timeout=120)
+        printed, message = process.communicate(timeout=600)
         assert (process.returncode, message) == (0, "")
         return printed
 
@@ -199,7 +199,7 @@ def test_two_processes_restore_a_lost_run_and_score_it_again(tmp_path, text):
     command += ["--dry-run", "--data", str(text), "--quiet", "--threads", "1"]
     printed = []
     for _ in range(2):
-        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert process.returncode == 0, process.stderr
         printed.append(process.stdout)
         shutil.rmtree(out)

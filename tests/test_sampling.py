@@ -1,5 +1,7 @@
 """Text generation: seeds repeat, limits hold, and samples follow the model's distribution."""
 
+import unicodedata
+
 import pytest
 import torch
 
@@ -129,8 +131,23 @@ def test_a_prompt_may_end_within_a_character():
 
 
 def test_control_characters_and_invalid_bytes_are_replaced():
-    shown = "".join(printable(b"", iter(b"a\x1b[31m\x07\r\nb\tc\x80\xff\xc3")))
-    assert shown == "a\ufffd[31m\ufffd\ufffd\nb\tc\ufffd\ufffd\ufffd"
+    text = b"a\x1b[31m\x07\x00\x7f\r\nb\tc\x80\xff\xc3"
+    expected = "a␛[31m␇␀␡\r\nb\tc\ufffd\ufffd\ufffd"
+    assert "".join(printable(b"", iter(text))) == "".join(printable(text, iter(b""))) == expected
+
+
+def test_every_character_but_control_characters_is_shown_unchanged():
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    controls = {c for c in characters if unicodedata.category(c) == "Cc"} - {*"\r\n\t"}
+    others = "".join(c for c in characters if c not in controls)
+    assert "".join(printable(others.encode(), iter(b""))) == others
+    shown = ["".join(printable(control.encode(), iter(b""))) for control in controls]
+    assert len(set(shown)) == len(controls) == 62
+    assert not {"\ufffd", *controls} & {*"".join(shown)}
+
+
+def test_windows_line_ends_are_shown_unchanged():
+    assert "".join(printable(b"one\r\n", iter(b"two\r\n"))) == "one\r\ntwo\r\n"
 
 
 def test_texts_generated_in_parallel_equal_those_generated_alone():

@@ -14,9 +14,11 @@ from sharnn.analysis.ablation import ablate, keys_between, random_keys, require_
 from sharnn.analysis.page import frame, page, page_size, payload
 from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import AttentionTrace, require_head, trace_attention
-from sharnn.checkpoint import load, require_writable, write_atomically
+from sharnn.checkpoint import load
 from sharnn.errors import InputError
+from sharnn.files import require_writable, write_atomically
 from sharnn.model import SHARNN
+from sharnn.weights import unwrap
 
 MEGABYTES = 10.0
 
@@ -82,7 +84,7 @@ class Explorer:
         name: str = "model",
         megabytes: float = MEGABYTES,
     ) -> None:
-        self.model, self.trace, self.megabytes = model, trace, megabytes
+        self.model, self.trace, self.megabytes = unwrap(model), trace, megabytes
         self.name = name.encode(errors="replace").decode()  # a file name may not be valid UTF-8
         self.replay = Replay(model, trace)
         self.ablations = {block: ablate(self.replay, block) for block in trace.weights}
@@ -236,7 +238,8 @@ def explore(
         An explorer. A notebook displays it; `Explorer.save` writes its page.
 
     Raises:
-        InputError: the model has no head, the data are too short, or a setting is out of range.
+        InputError: the model has no head, the data are too short, a setting is out of range, or
+            the model's weights or outputs contain NaN or Inf.
 
     Source: paper, simplified attention.
 
@@ -245,7 +248,7 @@ def explore(
         >>> explore(SHARNN(ModelConfig(dim=16, boom_dim=64, memory=50)), b"hello " * 20)
         Explorer(model: 119 targets, memory_limit 50, 0.1 MB)
     """
-    if not isinstance(model, SHARNN):
+    if isinstance(model, (str, Path)):
         name = str(model) if name is None else name
         model = load(model)
     trace = trace_attention(

@@ -1,6 +1,6 @@
 """Figures of attention statistics: weight by distance, byte class and string, and on followers.
 
-They need matplotlib (``pip install "sharnn[book]"``). In every figure 1 is an even share, and error
+They need matplotlib. In every figure 1 is an even share, and error
 bars extend two standard errors to each side.
 """
 

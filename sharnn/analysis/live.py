@@ -1,7 +1,7 @@
 """The explorer with a kernel behind it: its page can trace new texts and remove positions.
 
-It needs anywidget (``pip install "sharnn[book]"``). The page and the kernel exchange small
-dictionaries; ``type`` is the kind of a request or response.
+It needs anywidget. The page and the kernel exchange small dictionaries; ``type`` is the kind of a
+request or response.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 from sharnn.analysis.explorer import AblationResult, Explorer
 from sharnn.analysis.trace import trace_attention
 from sharnn.errors import InputError
+from sharnn.optional import import_optional
 
+REQUESTS = ("page", "hello", "trace", "ablate")
 MAX_MEMORY_LIMIT = 20_000  # rows; more would make a page of many megabytes
 MAX_TEXT = 1_000_000  # bytes
 MAX_TARGETS = 1024  # the last bytes of a new text, which can be selected
@@ -37,28 +39,26 @@ class LiveExplorer:
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        try:
-            import anywidget
-        except ImportError as error:
-            raise InputError("a live explorer needs anywidget: pip install anywidget") from error
+        anywidget = import_optional("anywidget", "a live explorer")
         script = (files("sharnn.analysis") / "assets" / "live.js").read_text(encoding="utf-8")
         self.widget = anywidget.AnyWidget(_esm=script)
         self.widget.on_msg(lambda _widget, request, _buffers: self._receive(request))
 
-    def respond(self, request: dict[str, Any]) -> dict[str, Any]:
+    def respond(self, request: Any) -> dict[str, Any]:
         """Returns the kernel's response to one request of the page.
 
         Args:
-            request: its ``type`` and the fields of that type: ``"page"`` and ``"hello"`` have
-                none; ``"trace"`` has ``text`` and ``memory_limit``; ``"ablate"`` has ``block``,
-                ``target``, and either ``count`` or ``nearest`` and ``farthest``.
+            request: a dictionary with its ``type`` and the fields of that type: ``"page"`` and
+                ``"hello"`` have none; ``"trace"`` has ``text`` and ``memory_limit``; ``"ablate"``
+                has ``block``, ``target``, and either ``count`` or ``nearest`` and ``farthest``.
 
         Returns:
             The response; its ``text`` is a line to display. Its type is ``"error"`` if the
             request is invalid.
         """
+        kind = _kind(request)
         try:
-            match request.get("type"):
+            match kind:
                 case "page":
                     return {"type": "page", "page": self.explorer.page()}
                 case "hello":
@@ -68,18 +68,19 @@ class LiveExplorer:
                     return self._trace(request)
                 case "ablate":
                     return self._ablate(request)
-            raise InputError(f"unknown request {request.get('type')!r}")
+            raise InputError(f"unknown request: its type must be one of {', '.join(REQUESTS)}")
         except InputError as error:
-            return {"type": "error", "request": request.get("type"), "text": str(error)}
+            return {"type": "error", "request": kind, "text": str(error)}
 
-    def _receive(self, request: dict[str, Any]) -> None:
+    def _receive(self, request: Any) -> None:
+        """Sends exactly one response: the page waits for it, whatever goes wrong."""
         try:
-            self.widget.send(self.respond(request))
-        except Exception as error:
-            # The page waits for a response, whatever went wrong.
+            response = self.respond(request)
+        except BaseException as error:  # for example an interrupted kernel
             text = f"the kernel failed: {error!r}"
-            self.widget.send({"type": "error", "request": request.get("type"), "text": text})
+            self.widget.send({"type": "error", "request": _kind(request), "text": text})
             raise
+        self.widget.send(response)
 
     def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
         limit = request.get("memory_limit")
@@ -127,11 +128,19 @@ class LiveExplorer:
         return {**data, "text/html": self.explorer._repr_html_()}, metadata
 
 
+def _kind(request: Any) -> str | None:
+    """Returns the type of a request, or None for any other message."""
+    kind = request.get("type") if isinstance(request, dict) else None
+    return kind if isinstance(kind, str) and kind in REQUESTS else None
+
+
 def _integer(request: dict[str, Any], name: str) -> int:
-    """Returns a field of a request that must be an integer."""
+    """Returns a field of a request that must be an integer of at most 32 bits."""
     value = request.get(name)
     if type(value) is not int:
-        raise InputError(f"{name} must be an integer, got {value!r}")
+        raise InputError(f"{name} must be an integer, got {type(value).__name__}")
+    if not -(2**31) <= value < 2**31:
+        raise InputError(f"{name} must be an integer of at most 32 bits")
     return value
 
 

@@ -271,7 +271,7 @@ def _shell_size(title: str) -> int:
 def _to_json(content: Mapping[str, Any]) -> str:
     """Returns the data as ASCII JSON that is safe inside a script element."""
     # Only "<" could end the element; JSON allows it as an escape.
-    return json.dumps(content).replace("<", "\\u003c")
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
 
 
 def frame(document: str, height: int = 1500) -> str:

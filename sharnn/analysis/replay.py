@@ -16,6 +16,7 @@ from sharnn.analysis.trace import AttentionTrace, require_head, segment_bounds, 
 from sharnn.errors import InputError
 from sharnn.memory import State
 from sharnn.model import SHARNN, evaluating
+from sharnn.weights import usable
 
 CHUNK = 128  # targets computed at a time: neighbours share nearly all their keys
 
@@ -59,6 +60,7 @@ class Replay:
     """
 
     def __init__(self, model: SHARNN, trace: AttentionTrace) -> None:
+        model = usable(model)
         self.model, self.trace = model, trace
         text = np.frombuffer(trace.text, dtype=np.uint8)
         with evaluating(model):

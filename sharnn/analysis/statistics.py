@@ -8,9 +8,10 @@ from sharnn.analysis.head_sums import HeadSums, StringSums, find_followers
 from sharnn.analysis.results import AttentionStatistics
 from sharnn.analysis.text_sums import SegmentQueries, TextSums
 from sharnn.analysis.trace import trace_segments
-from sharnn.data import as_bytes
+from sharnn.byte_sources import as_bytes
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
+from sharnn.weights import usable
 
 
 def attention_statistics(
@@ -42,8 +43,8 @@ def attention_statistics(
 
     Raises:
         InputError: the model has no attention head, the data have fewer than 2 bytes or a byte
-            without a symbol in the model, ``skip`` leaves no query, or another setting is not
-            positive.
+            without a symbol in the model, ``skip`` leaves no query, another setting is not
+            positive, or the model's weights or outputs contain NaN or Inf.
 
     Source: paper, simplified attention; the test for induction after Olsson and others, 2022.
 
@@ -56,6 +57,7 @@ def attention_statistics(
         >>> statistics.num_queries, statistics.bins[:4], statistics.head().within(0.9) <= 100
         (299, [(1, 1), (2, 2), (3, 4), (5, 8)], True)
     """
+    model = usable(model)
     if not model.config.attention_layers:
         raise InputError("attention statistics need a model with an attention head")
     source = as_bytes(data)

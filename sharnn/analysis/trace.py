@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.data import Bytes, as_bytes
+from sharnn.byte_sources import Bytes, as_bytes
 from sharnn.errors import InputError
-from sharnn.model import SHARNN, evaluating, require_symbols
+from sharnn.model import SHARNN, evaluating, require_finite, require_symbols
+from sharnn.weights import usable
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def trace_attention(
 
     Raises:
         InputError: the model has no head, the data have fewer than 2 bytes, a setting is not
-            positive, ``start`` is outside the data, or the model has no symbol for a byte.
+            positive, ``start`` is outside the data, the model has no symbol for a byte, or its
+            weights or outputs contain NaN or Inf.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -129,6 +131,7 @@ def trace_attention(
         >>> trace.first, trace.num_targets, trace.weights[2].shape
         (100, 30, torch.Size([30, 100]))
     """
+    model = usable(model)
     if not model.config.attention_layers:
         raise InputError("the model has no head: there is no attention to trace")
     source = _as_text(data)
@@ -204,8 +207,8 @@ def trace_segments(
         segment_length: number of bytes read at a time; None for 256, or M / 4 if that is less.
 
     Raises:
-        InputError: the data have fewer than 2 bytes, the model has no symbol for a byte, or a
-            setting is not positive.
+        InputError: the data have fewer than 2 bytes, the model has no symbol for a byte, a setting
+            is not positive, or weights or outputs contain NaN or Inf.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -213,7 +216,7 @@ def trace_segments(
         >>> [(s.start, len(s.bits)) for s in trace_segments(model, b"hello " * 10)]
         [(0, 25), (25, 25), (50, 9)]
     """
-    text = _as_text(data)
+    model, text = usable(model), _as_text(data)
     limit = model.config.memory if memory_limit is None else memory_limit
     length = _segment_length(segment_length, limit)
     yield from _trace(model, text, limit, segment_bounds(1, len(text), length))
@@ -248,6 +251,7 @@ def _trace(
                 x[None, :-1], state, memory_limit=limit
             )
         logits = logits[0].float()
+        require_finite(logits)
         bits = F.cross_entropy(logits, x[1:], reduction="none") / math.log(2)
         weights = {block: batch[0].float() for block, batch in attention.items()}
         yield SegmentTrace(start, bits, logits, weights)

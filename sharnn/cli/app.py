@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import contextlib
 from collections.abc import Sequence
 
 import torch
 
 import sharnn
 from sharnn.cli import attention, data, files, generation, scoring, training
-from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID, fail
+from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID, describe, fail
+from sharnn.cli.output import abandon_output, any_character, flush_output
 from sharnn.cli.parsers import Commands, Parser
 from sharnn.device import is_out_of_memory
 from sharnn.errors import InputError
@@ -34,28 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["eval", "nowhere", "--data", "x"])
         2
     """
+    with any_character():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         options = make_parser().parse_args(arguments)
         if getattr(options, "threads", None) is not None:
             torch.set_num_threads(options.threads)
         code: int = options.command(options)
-        if sys.stdout is not None:  # None if standard output is closed
-            sys.stdout.flush()
+        flush_output()
         return code
     except InputError as error:
-        return fail(str(error), INVALID)
+        return fail(describe(error), INVALID)
     except KeyboardInterrupt:
         return fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has exited. Python would report it again at shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except BrokenPipeError as error:
+        abandon_output()  # its reader has exited
+        # A run whose progress could not be shown: standard error may have a reader again.
+        return fail(describe(error), FAILED) if hasattr(error, "__notes__") else FAILED
     except OSError as error:
-        return fail(str(error), FAILED, any_rank=True)
+        with contextlib.suppress(InputError, BrokenPipeError):
+            flush_output()
+        return fail(describe(error), FAILED, any_rank=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return fail(OUT_OF_MEMORY, FAILED, any_rank=True)
+        saved = getattr(error, "__notes__", ())
+        return fail("; ".join([OUT_OF_MEMORY, *saved]), FAILED, any_rank=True)
 
 
 def make_parser() -> Parser:

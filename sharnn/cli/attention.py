@@ -8,8 +8,8 @@ from pathlib import Path
 from sharnn.analysis.explorer import MEGABYTES, explore
 from sharnn.analysis.figures import statistics_figure
 from sharnn.analysis.statistics import attention_statistics
-from sharnn.checkpoint import load, require_writable
-from sharnn.cli.data import open_data
+from sharnn.checkpoint import find_model, load
+from sharnn.cli.data import data_files, open_data
 from sharnn.cli.parsers import (
     Commands,
     data_option,
@@ -21,6 +21,7 @@ from sharnn.cli.parsers import (
 )
 from sharnn.device import pick_device
 from sharnn.plots import check_figure_name, save_figure
+from sharnn.run_folder import require_output
 
 
 def add_commands(commands: Commands) -> None:
@@ -63,9 +64,11 @@ def add_commands(commands: Commands) -> None:
 def run_attention(options: argparse.Namespace) -> int:
     """Executes ``sharnn attention``."""
     # Outputs are checked first, because the statistics take time.
-    page = require_writable(options.out)
-    figure = require_writable(options.survey) if options.survey is not None else None
-    if figure is not None:
+    inputs = [find_model(options.model), *data_files(options.data)]
+    page = require_output(options.out, inputs)
+    figure = None
+    if options.survey is not None:
+        figure = require_output(options.survey, [*inputs, page])
         check_figure_name(figure)
     model = load(options.model, pick_device(options.device))
     data = open_data(options.data)

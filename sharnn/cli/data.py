@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+from pathlib import Path
 
-from sharnn.cli.exit import FAILED
+from sharnn.byte_sources import Bytes, open_files
+from sharnn.cli.output import require_output_stream
 from sharnn.cli.parsers import SOURCES, Commands, split_option
-from sharnn.data import Bytes, Corpus, Split, load_corpus, open_files
+from sharnn.data import SAMPLE, Corpus, Split, corpus_name, load_corpus
 from sharnn.distributed import ProcessGroup
-from sharnn.enwik8 import enwik8_path
+from sharnn.enwik8 import data_folder
+from sharnn.text_format import describe_format
 
 
 def add_commands(commands: Commands) -> None:
@@ -21,36 +24,39 @@ def add_commands(commands: Commands) -> None:
 
 def run_data(options: argparse.Namespace) -> int:
     """Executes ``sharnn data``."""
-    corpus = open_corpus(options.source, options.split)
-    print(corpus.describe())
-    return 0 if corpus.notice is None else FAILED
+    require_output_stream()
+    print(open_corpus(options.source, options.split).describe())
+    if corpus_name(options.source) is None:
+        for path in options.source:
+            for remark in describe_format(path):
+                print(f"  {path} {remark}")
+    return 0
 
 
-def is_named(source: list[str]) -> bool:
-    """Returns True if words of the command line name a corpus, and False if they are files."""
-    return source in (["enwik8"], ["sample"])
+def data_files(source: list[str]) -> list[Path]:
+    """Returns the files that words of the command line name; no output may overwrite them."""
+    name = corpus_name(source)
+    if name == SAMPLE:
+        return []
+    if name is not None:
+        return [data_folder() / name, data_folder() / f"{name}.zip"]
+    return [Path(path) for path in source]
 
 
 def open_corpus(source: list[str], split: Split | None) -> Corpus:
-    """Opens the corpus that words of the command line name."""
-    return load_corpus(source[0] if is_named(source) else source, split)
+    """Opens the corpus that words of the command line name; nothing replaces it."""
+    return load_corpus(source, split, stand_in=False)
 
 
 def open_data(source: list[str]) -> Bytes:
     """Opens data to read once: the test part of a named corpus, or whole files."""
-    return open_corpus(source, None).test if is_named(source) else open_files(source)
+    if corpus_name(source) is not None:
+        return open_corpus(source, None).test
+    return open_files(source)
 
 
-def open_shared_corpus(
-    group: ProcessGroup, source: list[str], split: Split | None, *, only_enwik8: bool = False
-) -> Corpus:
-    """Opens a corpus in every process; a download happens once on each machine.
-
-    Args:
-        group: the processes.
-        source, split: see `open_corpus`.
-        only_enwik8: raise an error, instead of using the sample, if enwik8 is missing.
-    """
+def open_shared_corpus(group: ProcessGroup, source: list[str], split: Split | None) -> Corpus:
+    """Opens a corpus in every process; a download happens once on each machine."""
     corpus = None
     for is_turn in (group.local_rank == 0, group.local_rank != 0):
         with group.shared_errors():
@@ -58,8 +64,6 @@ def open_shared_corpus(
             silent = contextlib.redirect_stderr(io.StringIO())
             if is_turn:
                 with contextlib.nullcontext() if group.is_rank0 else silent:
-                    if only_enwik8 and source == ["enwik8"]:
-                        enwik8_path()
                     corpus = open_corpus(source, split)
     assert corpus is not None
     return corpus

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
+from sharnn.cli.output import abandon_errors
+from sharnn.console import notify
 from sharnn.distributed import environment_rank
 
 FAILED, INVALID, INTERRUPTED = 1, 2, 130
@@ -16,7 +16,12 @@ def fail(message: str, code: int, any_rank: bool = False) -> int:
     one process.
     """
     rank = environment_rank()
-    if rank == 0 or any_rank:
-        prefix = f"process {rank}: " if rank else ""
-        print("sharnn: " + prefix + " ".join(message.split()), file=sys.stderr)
+    prefix = f"process {rank}: " if rank else ""
+    if (rank == 0 or any_rank) and not notify(prefix + message):
+        abandon_errors()
     return code
+
+
+def describe(error: BaseException) -> str:
+    """Returns the message of an exception, with its notes, such as where a run is saved."""
+    return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sharnn
-from sharnn.checkpoint import STORAGES, find_model, load, require_writable, save, write_atomically
+from sharnn.checkpoint import STORAGES, find_model, load, save
+from sharnn.cli.input import STANDARD_STREAM, read_input
+from sharnn.cli.output import require_output_stream, write_output
 from sharnn.cli.parsers import Commands, model_argument, positive, quiet_option
+from sharnn.console import notify
 from sharnn.errors import InputError
+from sharnn.files import write_atomically
 from sharnn.model import SHARNN
-
-STANDARD_STREAM = "-"  # in place of a file: standard input or output
+from sharnn.run_folder import require_output
 
 
 def add_commands(commands: Commands) -> None:
@@ -78,6 +81,12 @@ def add_commands(commands: Commands) -> None:
         "--memory", type=positive, default=5000, help="maximum number of rows a query can attend to"
     )
     parser.add_argument("--dropout", type=float, default=0.1, help="dropout for further training")
+    parser.add_argument(
+        "--heads",
+        type=positive,
+        help="number of heads in an attention layer, which the checkpoint does not contain; only "
+        "models with 1 can be converted (default: 1, with a note)",
+    )
 
 
 def run_compress(options: argparse.Namespace) -> int:
@@ -109,7 +118,7 @@ def run_decompress(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Executes ``sharnn export``."""
-    _require_other_file(options.output, find_model(options.model))
+    require_output(options.output, [find_model(options.model)])
     model = load(options.model)
     sharnn.export(model, options.output, storage=options.weights)
     line = f"{_size(options.output)}, {options.weights}"
@@ -126,8 +135,13 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Executes ``sharnn convert``."""
-    _require_other_file(options.output, options.checkpoint)
-    model = sharnn.convert(options.checkpoint, memory=options.memory, dropout=options.dropout)
+    require_output(options.output, [options.checkpoint])
+    model = sharnn.convert(
+        options.checkpoint,
+        memory=options.memory,
+        dropout=options.dropout,
+        heads=options.heads or 1,
+    )
     save(model, options.output)
     config = model.config
     blocks = ", ".join(map(str, config.attention_layers))
@@ -136,6 +150,12 @@ def run_convert(options: argparse.Namespace) -> int:
         f"{_size(options.output)}; {config.layers} layers of width {config.dim}, "
         f"Boom width {config.boom_dim}, {heads}, {config.vocab_size} symbols"
     )
+    if blocks and options.heads is None:
+        notify(
+            "each attention layer is taken to have one head: the checkpoint has the same tensors "
+            "with several. If num_heads was not 1 when it was trained, the model is wrong; if it "
+            "was, --heads 1 hides this note"
+        )
     return 0
 
 
@@ -143,39 +163,18 @@ def _transform(options: argparse.Namespace, function: Callable[[SHARNN, bytes], 
     """Reads model and input, and writes the function's result completely or not at all."""
     if options.output != STANDARD_STREAM:
         files = [options.input] if options.input != STANDARD_STREAM else []
-        _require_other_file(options.output, find_model(options.model), *files)
-    elif sys.stdout is None:
-        raise InputError("can't write to standard output: it is closed")
-    model, content = load(options.model), _read_input(options.input)
+        require_output(options.output, [find_model(options.model), *files])
+    else:
+        require_output_stream(binary=True)
+    model, content = load(options.model), read_input(options.input)
     result = function(model, content)
     if options.output == STANDARD_STREAM:
-        sys.stdout.buffer.write(result)
-        sys.stdout.buffer.flush()
+        write_output(result)
     else:
         write_atomically(Path(options.output), result)
     if not options.quiet:
         print(f"{options.input}: {len(content):,} -> {len(result):,} bytes", file=sys.stderr)
     return 0
-
-
-def _read_input(source: str) -> bytes:
-    """Returns all bytes of a file, or of standard input."""
-    if source == STANDARD_STREAM:
-        if sys.stdin is None:
-            raise InputError("can't read standard input: it is closed")
-        return sys.stdin.buffer.read()
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise InputError(f"can't read {source}: {error.strerror or error}") from error
-
-
-def _require_other_file(output: str, *inputs: str | Path) -> None:
-    """Raises an error if an output can't be written or would overwrite an input."""
-    path = require_writable(output)
-    for source in map(Path, inputs):
-        if path.exists() and source.exists() and path.samefile(source):
-            raise InputError(f"the output would overwrite {source}: name another file")
 
 
 def _size(path: str) -> str:

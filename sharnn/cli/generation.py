@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from sharnn.checkpoint import load
-from sharnn.cli.parsers import Commands, device_option, model_argument, positive, threads_option
+from sharnn.cli.input import read_input
+from sharnn.cli.output import require_output_stream, write_output
+from sharnn.cli.parsers import Commands, at_most, device_option, model_argument, threads_option
 from sharnn.device import pick_device
 from sharnn.inference.packed import STORAGES
 from sharnn.inference.sampling import generate_batch, printable, stream
 from sharnn.model import SHARNN
+
+MAX_SAMPLES = 65_536
+MAX_PROMPT = 1_000_000_000  # bytes, so that an endless standard input is an error
 
 
 def add_commands(commands: Commands) -> None:
@@ -25,7 +29,17 @@ def add_commands(commands: Commands) -> None:
         device_option(),
         threads_option(),
     )
-    parser.add_argument("--prompt", default="", help="text that the model continues")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--prompt",
+        default="",
+        help="text that the model continues; --prompt=TEXT if it is also the name of an option",
+    )
+    prompt.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        help="file whose bytes the model continues; - for standard input",
+    )
     parser.add_argument("--length", type=int, default=500, help="number of bytes to generate")
     parser.add_argument(
         "--temperature",
@@ -41,7 +55,10 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--seed", type=int, help="random seed; the same seed gives the same bytes")
     parser.add_argument(
-        "--samples", type=positive, default=1, help="number of texts, generated in parallel"
+        "--samples",
+        type=at_most(MAX_SAMPLES),
+        default=1,
+        help="number of texts, generated in parallel",
     )
     parser.add_argument(
         "--weights",
@@ -58,8 +75,9 @@ def add_commands(commands: Commands) -> None:
 
 def run_generate(options: argparse.Namespace) -> int:
     """Executes ``sharnn generate``."""
+    require_output_stream()
     model = load(options.model, pick_device(options.device))
-    prompt = os.fsencode(options.prompt)
+    prompt = _read_prompt(options)
     settings = (
         options.temperature,
         options.top_k,
@@ -72,14 +90,19 @@ def run_generate(options: argparse.Namespace) -> int:
     generated = stream(model, prompt, options.length, *settings)
     if options.raw:
         for byte in generated:
-            sys.stdout.buffer.write(bytes([byte]))
-            sys.stdout.buffer.flush()
+            write_output(bytes([byte]))
         return 0
     for text in printable(prompt, generated):
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-    sys.stdout.buffer.write(b"\n")
+        write_output(text.encode())
+    write_output(b"\n")
     return 0
+
+
+def _read_prompt(options: argparse.Namespace) -> bytes:
+    """Returns the prompt's bytes."""
+    if options.prompt_file is None:
+        return os.fsencode(options.prompt)
+    return read_input(options.prompt_file, MAX_PROMPT)
 
 
 def _generate_several(
@@ -90,5 +113,5 @@ def _generate_several(
     for number, text in enumerate(texts, start=1):
         shown = "".join(printable(prompt, iter(text))).encode()
         heading = f"--- {number} of {len(texts)}\n".encode()
-        sys.stdout.buffer.write(heading + (prompt + text if options.raw else shown) + b"\n")
+        write_output(heading + (prompt + text if options.raw else shown) + b"\n")
     return 0

@@ -4,21 +4,64 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sharnn.data import parse_split
+from sharnn.data import CORPORA, parse_split
 from sharnn.errors import InputError
 from sharnn.recipe import DEVICES
 from sharnn.settings import help_texts
 
 Command = Callable[[argparse.Namespace], int]  # returns the exit code
-SOURCES = "enwik8|sample|FILE"
+SOURCES = "|".join([*CORPORA, "FILE"])
 NOT_OPTIONS = ("vocab_size", "collapsed")  # bytes have 256 values; collapse() is for after training
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises an `InputError` for invalid arguments."""
+    """A parser that raises an `InputError` for invalid arguments.
+
+    The word after an option is its value, even if it begins with a dash, unless it is itself one
+    of the command's options.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: D102
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(self._attach_values(words), namespace)
+
+    def _attach_values(self, words: Sequence[str]) -> list[str]:
+        """Returns the words with each value that begins with a dash attached to its option by =."""
+        attached: list[str] = []
+        for i, word in enumerate(words):
+            if word == "--":
+                return [*attached, *words[i:]]
+            if (
+                word.startswith("-")
+                and attached
+                and self._needs_value(attached[-1])
+                and not self._find_options(word)
+            ):
+                attached[-1] += f"={word}"
+            else:
+                attached.append(word)
+        return attached
+
+    def _needs_value(self, word: str) -> bool:
+        """Returns True if a word is an option, whose value is the next word."""
+        options = self._find_options(word)
+        return len(options) == 1 and "=" not in word and options[0].nargs is None
+
+    def _find_options(self, word: str) -> list[argparse.Action]:
+        """Returns the options that a word names, which may be abbreviated."""
+        name = word.partition("=")[0]
+        exact = [action for action in self._actions if name in action.option_strings]
+        if exact or not name.startswith("--") or name == "--":
+            return exact
+        return [
+            action
+            for action in self._actions
+            if any(option.startswith(name) for option in action.option_strings)
+        ]
 
     def error(self, message: str) -> NoReturn:  # noqa: D102 (argparse's own)
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -93,7 +136,7 @@ def threads_option() -> Parser:
     """Returns a parent parser with the option ``--threads``."""
     parent = Parser(add_help=False)
     parent.add_argument(
-        "--threads", type=positive, help="number of CPU threads (default: torch's choice)"
+        "--threads", type=threads, help="number of CPU threads (default: torch's choice)"
     )
     return parent
 
@@ -124,7 +167,7 @@ def quiet_option(help: str = "hide the progress bar") -> Parser:
 
 
 def positive(text: str) -> int:
-    """Parses an argument that must be an integer of at least 1.
+    """Parses an argument that must be an integer from 1 to 2**31 - 1.
 
     Raises:
         argparse.ArgumentTypeError: ``text`` is not such a number.
@@ -133,8 +176,38 @@ def positive(text: str) -> int:
         >>> positive("12")
         12
     """
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return _to_integer(text, 2**31 - 1)
+
+
+def threads(text: str) -> int:
+    """Parses a number of CPU threads, from 1 to 1024.
+
+    Raises:
+        argparse.ArgumentTypeError: ``text`` is not such a number.
+    """
+    return _to_integer(text, 1024)
+
+
+def at_most(largest: int) -> Callable[[str], int]:
+    """Returns a function that parses an argument that must be an integer from 1 to ``largest``.
+
+    Example:
+        >>> at_most(20)("12")
+        12
+    """
+
+    def parse(text: str) -> int:
+        return _to_integer(text, largest)
+
+    return parse
+
+
+def _to_integer(text: str, largest: int) -> int:
+    # The length is checked first: Python refuses to convert thousands of digits.
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text[:40]!r}")
+    if int(text) > largest:
+        raise argparse.ArgumentTypeError(f"must be at most {largest}, got {text}")
     return int(text)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
+from sharnn.byte_sources import open_files
 from sharnn.checkpoint import load
-from sharnn.cli.data import is_named, open_corpus
+from sharnn.cli.data import open_corpus
+from sharnn.cli.output import require_output_stream
 from sharnn.cli.parsers import (
     Commands,
     data_option,
@@ -17,7 +19,7 @@ from sharnn.cli.parsers import (
     split_option,
     threads_option,
 )
-from sharnn.data import open_files
+from sharnn.data import corpus_name
 from sharnn.device import pick_device
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
@@ -56,13 +58,14 @@ def add_commands(commands: Commands) -> None:
 
 def run_eval(options: argparse.Namespace) -> int:
     """Executes ``sharnn eval``."""
+    require_output_stream()
+    named = corpus_name(options.data)
+    part = options.part or ("all" if named is None else "test")
+    if part == "all" and named is not None:
+        raise InputError(f"--part all is for files; for {named} choose train, valid or test")
+    if part == "all" and options.split is not None:
+        raise InputError("--split needs --part: choose train, valid or test")
     model = load(options.model, pick_device(options.device))
-    named = is_named(options.data)
-    part = options.part or ("test" if named else "all")
-    if part == "all" and named:
-        raise InputError(
-            f"--part all is for files; for {options.data[0]} choose train, valid or test"
-        )
     if part == "all":
         name, data = " ".join(options.data), open_files(options.data)
     else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharnn.checkpoint import load
-from sharnn.cli.data import open_shared_corpus
+from sharnn.cli.data import data_files, open_shared_corpus
 from sharnn.cli.exit import FAILED, INTERRUPTED, fail
 from sharnn.cli.parsers import (
     Commands,
@@ -22,15 +21,17 @@ from sharnn.cli.parsers import (
     threads_option,
 )
 from sharnn.config import PRESETS, ModelConfig
-from sharnn.data import Split
+from sharnn.data import Split, corpus_name
 from sharnn.device import keep_freed_memory, pick_device
 from sharnn.distributed import ProcessGroup, process_group
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 from sharnn.paper.backup import RunBackup
-from sharnn.paper.reproduce import PUBLISHED, reproduce
+from sharnn.paper.reproduce import PUBLISHED, reproduce, require_folders
 from sharnn.recipe import Recipe
 from sharnn.run import SETTINGS, Result
+from sharnn.run_checks import read_recorded_data
+from sharnn.run_folder import require_new_folder, require_resumable
 from sharnn.training import resume, train
 
 DEFAULT_PRESET = "small"
@@ -121,6 +122,9 @@ class NewRun:
 
     def start(self, group: ProcessGroup) -> Result:
         """Trains the model, together with the other processes."""
+        with group.shared_errors():
+            if group.is_rank0:
+                require_new_folder(self.folder, data_files(self.data))
         corpus = open_shared_corpus(group, self.data, self.split)
         return train(
             self.config,
@@ -139,21 +143,37 @@ class ResumedRun:
 
     folder: str
     data: list[str] | None  # None for the data recorded in the run folder
-    split: Split | None
+    split: Split | None  # None for the recorded split
     recipe_changes: dict[str, Any]
+    threads: int | None  # None for the recorded number
     display: dict[str, Any]  # progress_bar and tensorboard
 
     def start(self, group: ProcessGroup) -> Result:
         """Resumes training, together with the other processes."""
-        data, split = self.data, self.split
-        if data is None:
-            recorded = None
-            with group.shared_errors():
-                if group.is_rank0:
-                    recorded = _read_recorded_data(self.folder)
-            data, split = group.broadcast_object(recorded)  # type: ignore[misc]
+        found: tuple[list[str], Split | None] | None = None
+        with group.shared_errors():
+            if group.is_rank0:
+                found = self._find_data()
+        data, split = group.broadcast_object(found)  # type: ignore[misc]
+        with group.shared_errors():
+            if group.is_rank0:
+                require_resumable(self.folder, data_files(data))
         corpus = open_shared_corpus(group, data, split)
-        return resume(self.folder, corpus, self.recipe_changes, **self.display)
+        return resume(
+            self.folder, corpus, self.recipe_changes, threads=self.threads, **self.display
+        )
+
+    def _find_data(self) -> tuple[list[str], Split | None]:
+        """Returns the given data and split; what is not given is read from the run folder."""
+        if self.data is not None and self.split is not None:
+            return self.data, self.split
+        try:
+            data, split = read_recorded_data(Path(self.folder) / SETTINGS)
+        except InputError:
+            if self.data is None:
+                raise
+            return self.data, self.split
+        return self.data or data, self.split or split
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -204,6 +224,7 @@ def _resumed_run(options: argparse.Namespace) -> ResumedRun:
         data=options.data,
         split=options.split,
         recipe_changes=_recipe_changes(options),
+        threads=options.threads,
         display=_display(options),
     )
 
@@ -222,20 +243,13 @@ def _recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _data_to_record(source: list[str], split: Split | None) -> dict[str, Any]:
-    """Returns the data and split for a run's config.json; paths are absolute, to be found later."""
-    paths = [str(Path(word).resolve()) if Path(word).is_file() else word for word in source]
-    return {"data": paths, "split": split}
+    """Returns the data and split for a run's config.json.
 
-
-def _read_recorded_data(folder: str) -> tuple[list[str], Split | None]:
-    """Reads the data and split that `_data_to_record` wrote to a run folder."""
-    path = Path(folder) / SETTINGS
-    try:
-        settings = json.loads(path.read_text())
-        split = settings["split"]
-        return settings["data"], tuple(split) if split is not None else None
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} does not name the run's data: give --data") from error
+    Paths are absolute, to be found later, and a path can't be mistaken for the name of a corpus.
+    """
+    if corpus_name(source) is None:
+        source = [str(Path(path).resolve()) for path in source]
+    return {"data": source, "split": split}
 
 
 def _report(result: Result, folder: str, group: ProcessGroup, hint: str) -> int:
@@ -266,7 +280,10 @@ def run_paper(options: argparse.Namespace) -> int:
         backup = RunBackup(options.out, options.keep, options.keep_minutes)
     keep_freed_memory()
     with process_group() as group:
-        corpus = open_shared_corpus(group, source, options.split, only_enwik8=True)
+        with group.shared_errors():
+            if group.is_rank0:
+                require_folders(options.out, data_files(source), backup)
+        corpus = open_shared_corpus(group, source, options.split)
         if options.dry_run:
             corpus = dataclasses.replace(corpus, test=corpus.test[:DRY_RUN_BYTES])
         run = reproduce(
@@ -277,6 +294,7 @@ def run_paper(options: argparse.Namespace) -> int:
             recipe_changes=recipe_changes,
             backup=backup,
             settings=_data_to_record(source, options.split),
+            threads=options.threads,
             **_display(options),
         )
         code = _report(run.result, options.out, group, "resume with the same command")

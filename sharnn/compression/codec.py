@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from sharnn.compression.coder import (
     ROUNDING_HINT,
@@ -26,9 +26,11 @@ from sharnn.compression.container import (
     fingerprint,
 )
 from sharnn.compression.prediction import LearningPredictor, Predictor, reproducible
+from sharnn.console import Progress
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_symbols
 from sharnn.streams import cut_streams
+from sharnn.weights import unwrap, usable
 
 Positions = npt.NDArray[np.int64]  # (streams,)
 # Codes one byte of each stream: takes its frequencies and its position, and returns it.
@@ -95,8 +97,7 @@ def compress(
         >>> decompress(model, compress(model, b"the same bytes"))
         b'the same bytes'
     """
-    data = _to_bytes(data)
-    _check_model(model)
+    model, data = _checked(model), _to_bytes(data)
     if num_streams is None:
         num_streams = default_num_streams(len(data))
     if type(num_streams) is not int or not 1 <= num_streams <= MAX_STREAMS:
@@ -146,7 +147,7 @@ def decompress(model: SHARNN, data: bytes, *, progress_bar: bool = False) -> byt
         sharnn.errors.InputError: not a sharnn archive
     """
     archive = Container.from_bytes(_to_bytes(data))
-    _check_model(model)
+    model = _checked(model)
     model_fingerprint = fingerprint(model)
     if model_fingerprint != archive.fingerprint:
         raise InputError(
@@ -182,13 +183,15 @@ def _to_bytes(data: bytes) -> bytes:
     return bytes(data)
 
 
-def _check_model(model: SHARNN) -> None:
-    """Raises an error if the model can't be used for coding."""
+def _checked(model: SHARNN) -> SHARNN:
+    """Returns the model, without wrappers, if it can be used for coding."""
+    model = unwrap(model)
     device = model.embedding.weight.device.type
     if device != "cpu":
         raise InputError(f"compression runs on the CPU, the model is on {device}: use model.cpu()")
     if model.config.vocab_size < 2:
         raise InputError("a model with a single symbol can't code bytes: use one with 256 symbols")
+    return usable(model)
 
 
 def _code_streams(
@@ -213,14 +216,17 @@ def _code_streams(
     longest = int(lengths[0])
     # A ring buffer allocates all of its rows, and no stream fills more than it has bytes.
     memory_limit = max(1, min(model.config.memory, longest))
-    bar = tqdm(total=length, unit="B", unit_scale=True, disable=not progress_bar)
-    with reproducible(), bar:
+    shown = Progress(length, rate_unit="B") if progress_bar else contextlib.nullcontext()
+    with reproducible(), shown as progress:
         predictor_class = LearningPredictor if learn else Predictor
         predictor = predictor_class(model, num_streams, memory_limit)
+        coded = 0
         for position in range(longest):
             # Lengths differ by at most 1: only the last byte can be missing in some streams.
             active = int((lengths > position).sum())
             symbols = code(predictor.next()[:active], starts[:active] + position)  # (active,)
             if position + 1 < longest:
                 predictor.read(symbols)
-            bar.update(active)
+            coded += active
+            if progress is not None:
+                progress.update(coded)

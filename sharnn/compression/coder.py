@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import constriction
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharnn.errors import InputError
 from sharnn.model import require_finite
+from sharnn.optional import import_optional
 
 Frequencies = npt.NDArray[np.float64]  # (streams, vocab_size)
 Symbols = npt.NDArray[np.int32]  # (streams,)
@@ -22,6 +23,15 @@ ROUNDING_HINT = (
     "this machine's processor or torch rounds differently from those that compressed the data, "
     "so decompress it there"
 )
+
+
+def import_constriction() -> Any:
+    """Imports and returns constriction, which has no build for some machines.
+
+    Raises:
+        InputError: it is not installed, or can't be imported.
+    """
+    return import_optional("constriction", "compression")
 
 
 def to_frequencies(logits: Tensor) -> Frequencies:
@@ -101,6 +111,7 @@ class Encoder:
     """
 
     def __init__(self) -> None:
+        constriction = import_constriction()
         self._coder = constriction.stream.queue.RangeEncoder()
         self._family = constriction.stream.model.Categorical(lazy=True, perfect=False)
 
@@ -134,6 +145,7 @@ class Decoder:
                 f"the size of the code must be a multiple of {WORD_BYTES} bytes, got {len(code)}"
             )
         words = np.frombuffer(code, dtype="<u4").astype(np.uint32)
+        constriction = import_constriction()
         self._coder = constriction.stream.queue.RangeDecoder(words)
         self._family = constriction.stream.model.Categorical(lazy=True, perfect=False)
 

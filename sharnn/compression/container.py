@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
+from sharnn.weights import named_weights, unwrap
 
 MAGIC = b"\x9dSHA"  # the first byte is not valid text, so no text file passes for an archive
 # Increase it with every change that makes the same model predict other frequencies or read the
@@ -124,13 +125,15 @@ def fingerprint(model: SHARNN) -> bytes:
     """
     # A new field of ModelConfig must be left out while it has its default value: otherwise no
     # existing archive would match its model.
-    config = {name: value for name, value in model.config.to_dict().items() if name != "dropout"}
+    config = {
+        name: value for name, value in unwrap(model).config.to_dict().items() if name != "dropout"
+    }
 
     def parts() -> Iterator[bytes]:
         yield json.dumps(config, sort_keys=True).encode()
-        for name, weight in sorted(model.state_dict().items()):
+        for name, weight in sorted(named_weights(model).items()):
             yield name.encode()
-            yield weight.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+            yield weight.cpu().float().contiguous().numpy().astype("<f4").tobytes()
 
     return _digest(8, parts())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from sharnn.compression.coder import Frequencies, Symbols, to_frequencies
 from sharnn.inference.stepper import Stepper
 from sharnn.memory import State
 from sharnn.model import SHARNN
+from sharnn.weights import canonical_copy
 
 # Chosen on the start of the test slice, which the weights had not read: with SGD 0.3 was better
 # than 0.6 or 1, with Adam 64 was better than 128. On Python code 0.6 and 1 were better (RUNS.md).
@@ -82,7 +82,7 @@ class Predictor:
     `reproducible`.
 
     Args:
-        model: the model, on the CPU; predictions are computed in float32.
+        model: the model; predictions are computed with a float32 copy of it on the CPU.
         num_streams: number of streams.
         memory_limit: M, the maximum number of rows a query can attend to; None for the model's.
 
@@ -96,7 +96,9 @@ class Predictor:
     """
 
     def __init__(self, model: SHARNN, num_streams: int, memory_limit: int | None = None) -> None:
-        self.stepper = Stepper(model, num_streams, memory_limit=memory_limit)
+        # Coder and decoder may hold the same weights in different layouts, which round differently.
+        self.model = canonical_copy(model)
+        self.stepper = Stepper(self.model, num_streams, memory_limit=memory_limit)
         self._logits = self.stepper.embedding.new_zeros(num_streams, model.config.vocab_size)
 
     def next(self) -> Frequencies:
@@ -122,7 +124,7 @@ class LearningPredictor(Predictor):
     At that point the decoder has decoded the same bytes, so it takes the same step.
 
     Args:
-        model, num_streams, memory_limit: as in `Predictor`; it trains a copy of the model.
+        model, num_streams, memory_limit: as in `Predictor`; it trains the copy of the model.
 
     Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
     such as Bellard's NNCP (2019) train this way from scratch.
@@ -135,16 +137,15 @@ class LearningPredictor(Predictor):
         ...     predictor = LearningPredictor(model, num_streams=1)
         ...     for _ in range(200):
         ...         predictor.read(symbol)
-        ...     predictor.next().argmax()
-        np.int64(65)
+        ...     int(predictor.next().argmax())
+        65
     """
 
     def __init__(self, model: SHARNN, num_streams: int, memory_limit: int | None = None) -> None:
-        self.model = copy.deepcopy(model).float().eval().requires_grad_(True)
+        super().__init__(model, num_streams, memory_limit)
         self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
         self.state: State | None = None  # before the current segment
         self.columns: list[Tensor] = []  # bytes of the segment so far, (streams,) each
-        super().__init__(self.model, num_streams, memory_limit)
 
     def read(self, symbols: Symbols) -> None:
         """Reads the next byte of each stream, and learns if a segment is complete.

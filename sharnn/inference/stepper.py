@@ -14,8 +14,9 @@ from sharnn.errors import InputError
 from sharnn.inference.packed import pack
 from sharnn.inference.ring import RingBuffer
 from sharnn.layers import LAYER_NORM_EPS
-from sharnn.memory import Memory, State
+from sharnn.memory import Memory, State, require_state
 from sharnn.model import SHARNN, Block, evaluating, in_float32
+from sharnn.weights import usable
 
 SEGMENT_LENGTH = 512  # bytes of a prompt that are read at a time
 GELU_SCALE = 1.702  # gelu(x) = x sigma(1.702 x)
@@ -40,7 +41,8 @@ class Stepper:
         memory_limit: M, the maximum number of rows a query can attend to; None for the model's.
 
     Raises:
-        InputError: a setting is out of range, or ``storage`` is not available on this device.
+        InputError: a setting is out of range, ``storage`` is not available on this device, or a
+            weight is NaN or Inf.
 
     Source: paper, model architecture; the folding is exact algebra.
 
@@ -60,6 +62,7 @@ class Stepper:
         storage: str = "float32",
         memory_limit: int | None = None,
     ) -> None:
+        model = usable(model)
         self.memory_limit = model.config.memory if memory_limit is None else memory_limit
         if self.memory_limit < 1:
             raise InputError(f"memory_limit must be at least 1 row, got {self.memory_limit}")
@@ -138,9 +141,12 @@ class Stepper:
                 streams; their memories may differ in length.
 
         Raises:
-            InputError: the states do not have ``batch_size`` streams in total.
+            InputError: the states do not have ``batch_size`` streams in total, or belong to
+                another model.
         """
         parts = [states] if isinstance(states, State) else list(states)
+        for state in parts:
+            require_state(state, self.model.config)
         num_streams = sum(state.batch_size for state in parts)
         if num_streams != self.batch_size:
             raise InputError(

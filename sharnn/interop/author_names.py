@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -27,6 +28,16 @@ _BLOCK_NAMES = {
 _HEAD_VECTORS = (".attn.qs", ".attn.ks", ".attn.vs")  # (1, 1, dim) in his code, (dim,) in ours
 _UNUSED = ("lnout", "attn.qkvs", "attn.r_gate")
 _UNUSED_WITHOUT_HEAD = ("lnmem", "lnmid")
+_WRAPPERS = ("_orig_mod", "module")  # parts of names: torch.compile, DataParallel
+# Names of parameters that variants of the model have, and what they belong to.
+_VARIANTS = (
+    (r"in_proj_(weight|bias)$|\bmha\.", "multi-head attention"),
+    (r"\battn\.[kvr]\.", "projected keys, values or outputs of the head"),
+    (r"\bff\.linear2\.", "a feed-forward layer of two matrices instead of Boom"),
+    (r"\brnn\..*(_l[1-9]|_reverse)", "LSTMs of several layers or directions"),
+    (r"\bpos(ition)?_emb", "position embeddings"),
+)
+_PARTS = {"rnn": "LSTM", "ff.linear1": "Boom layer"}  # without them it is another model
 
 
 def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,7 +45,8 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Parameters that his model creates but never uses are left out: a sixth LayerNorm, two vectors
     of the head, and the LayerNorms of the head in blocks without one. A collapsed head (without
-    its matrix W_v) stays collapsed.
+    its matrix W_v) stays collapsed. The prefixes of `torch.compile`, DataParallel and
+    ``model.`` are removed.
 
     Args:
         state_dict: tensors by the author's names.
@@ -44,8 +56,8 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         same shape (with ``collapsed=True`` if the heads are collapsed).
 
     Raises:
-        InputError: a name is unknown or missing, or the output layer's weight differs from the
-            embedding's.
+        InputError: a name is unknown or missing, perhaps because the parameters are those of a
+            variant of the model; or the output layer's weight differs from the embedding's.
 
     Source: the names are those of github.com/Smerity/sha-rnn.
 
@@ -54,9 +66,11 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> sorted(from_reference(theirs))
         ['embedding.weight', 'output_bias']
     """
+    state_dict = _without_prefixes(state_dict)
     for name in ("encoder.weight", "decoder.bias"):
         if name not in state_dict:
             raise InputError(f"not the author's parameters: {name!r} is missing")
+    _require_no_variant(state_dict)
     tied = state_dict.get("decoder.weight", state_dict["encoder.weight"])
     if not torch.equal(tied, state_dict["encoder.weight"]):
         raise InputError("decoder.weight differs from encoder.weight: the model ties them")
@@ -71,6 +85,37 @@ def from_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if renamed is not None:
             ours[renamed] = tensor.reshape(-1) if name.endswith(_HEAD_VECTORS) else tensor
     return ours
+
+
+def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes what wrappers have added to the names, and a common prefix ``model.``."""
+    renamed = {
+        ".".join(part for part in name.split(".") if part not in _WRAPPERS): tensor
+        for name, tensor in state_dict.items()
+    }
+    if renamed and all(name.startswith("model.") for name in renamed):
+        renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
+    if len(renamed) < len(state_dict):
+        raise InputError("some parameters are there twice, with and without a wrapper's prefix")
+    return renamed
+
+
+def _require_no_variant(state_dict: Mapping[str, Tensor]) -> None:
+    """Raises an error if the names are those of another model than the paper's."""
+    for pattern, description in _VARIANTS:
+        for name in state_dict:
+            if re.search(pattern, name):
+                raise InputError(
+                    f"a variant of the model with {description} ({name!r}), which can't be "
+                    "converted"
+                )
+    blocks = [name for name in state_dict if re.match(r"blocks\.\d+\.", name)]
+    for part, description in _PARTS.items():
+        if blocks and not any(f".{part}." in name for name in blocks):
+            raise InputError(
+                f"a variant of the model whose blocks have no {description}, which can't be "
+                "converted"
+            )
 
 
 def _rename(name: str, state_dict: Mapping[str, Tensor]) -> str | None:

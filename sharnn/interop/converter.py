@@ -19,8 +19,10 @@ from torch.torch_version import TorchVersion
 from sharnn.checkpoint import build
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
+from sharnn.files import utf8_path
 from sharnn.interop.author_names import from_reference
 from sharnn.model import SHARNN
+from sharnn.weights import usable
 
 PARAMETER_PREFIX = "param/"  # of the parameters in an .npz file that also holds other arrays
 # Older versions of torch.load could run code in spite of weights_only (CVE-2025-32434).
@@ -31,7 +33,9 @@ SAVE_HINT = (
 )
 
 
-def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float = 0.1) -> SHARNN:
+def convert(
+    path: str | os.PathLike[str], *, memory: int = 5000, dropout: float = 0.1, heads: int = 1
+) -> SHARNN:
     """Reads a checkpoint with the author's parameter names. Code in the file is never run.
 
     The file is a state dict from ``torch.save``, a ``.safetensors`` or an ``.npz``. The author's
@@ -42,14 +46,17 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
     Args:
         path: the file.
         memory, dropout: settings that the tensors don't determine (see `ModelConfig`).
+        heads: number of heads in each attention layer, ``num_heads`` in the author's code. His
+            variant with 4 heads has tensors of the same names and shapes, so it can't be
+            recognised. Only models with 1 can be converted.
 
     Returns:
         The model in evaluation mode; its other settings follow from the shapes of the tensors.
 
     Raises:
-        InputError: the file can't be read, or its parameters are not those of such a model; or it
-            was written by ``torch.save``, and the installed torch is older than 2.6, which might
-            run code in it.
+        InputError: the file can't be read, or its parameters are not those of such a model; there
+            are several heads in a layer; a parameter is NaN or Inf; or the file was written by
+            ``torch.save``, and the installed torch is older than 2.6, which might run code in it.
 
     Source: the names are those of github.com/Smerity/sha-rnn.
 
@@ -60,12 +67,16 @@ def convert(path: str | os.PathLike[str], *, memory: int = 5000, dropout: float 
         sharnn.errors.InputError: nowhere.pt: it does not exist
     """
     path = Path(path)
+    if heads != 1:
+        raise InputError(
+            f"a model with {heads} heads in an attention layer can't be converted: sharnn's has 1"
+        )
     try:
         tensors = from_reference(_read_file(path))
         config = infer_config(tensors, memory=memory, dropout=dropout)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return build(tensors, {"config": config.to_dict()}, str(path)).eval()
+    return usable(build(tensors, {"config": config.to_dict()}, str(path)).eval())
 
 
 def infer_config(
@@ -110,8 +121,10 @@ def infer_config(
 def _read_file(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a file, by the file's names, ready for `build`."""
     try:
-        if not path.is_file():
+        if not path.exists():
             raise InputError("it does not exist")
+        if not path.is_file():
+            raise InputError("it is not a regular file")
         path.open("rb").close()  # the readers below would report a missing permission as damage
     except OSError as error:
         raise InputError(f"it can't be opened: {error.strerror or error}") from error
@@ -124,7 +137,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            with utf8_path(path) as named:
+                content = load_file(named)
         elif path.suffix == ".npz":
             content = _read_arrays(path)
         else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sharnn.checkpoint import save, write_atomically
+from sharnn.checkpoint import save
 from sharnn.errors import InputError
+from sharnn.files import write_atomically
 from sharnn.interop.onnx_graph import model_graph
 from sharnn.model import SHARNN
+from sharnn.weights import usable
 
 MAX_ONNX_BYTES = 2**31 - 1  # protobuf's limit for one file
 
@@ -28,7 +30,8 @@ def export(model: SHARNN, path: str | os.PathLike[str], *, storage: str = "float
             small loss in bits per byte; or ``"float16"``, in ``.safetensors`` only.
 
     Raises:
-        InputError: the name has another ending, the storage is unknown, the file can't be written
+        InputError: the name has another ending, the storage is unknown, the model's weights
+            contain NaN or Inf or are too large for the storage, the file can't be written
             or would exceed ONNX's limit of 2 GB, or the package ``onnx`` is not installed.
 
     Example:
@@ -40,7 +43,7 @@ def export(model: SHARNN, path: str | os.PathLike[str], *, storage: str = "float
         ...     sorted(os.listdir(folder))
         ['model.onnx']
     """
-    path = Path(path)
+    path, model = Path(path), usable(model)
     if path.suffix == ".safetensors":
         save(model, path, storage=storage)
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharnn.checkpoint import to_int8
-from sharnn.errors import InputError, require_choice
+from sharnn.errors import require_choice
+from sharnn.optional import import_optional
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +24,7 @@ ValueInfo = tuple[str, str, list[str | int]]  # name, type and shape of an input
 
 
 def import_onnx(module: str) -> Any:
-    """Imports and returns a module of an optional package.
+    """Imports and returns a module of the packages for ONNX.
 
     Args:
         module: ``"onnx"``, ``"onnxruntime"`` or a submodule of them.
@@ -37,19 +36,7 @@ def import_onnx(module: str) -> Any:
         >>> import_onnx("json").dumps([1])
         '[1]'
     """
-    root = module.partition(".")[0]
-    try:
-        importlib.import_module(root)  # first: only then is error.name the root if it is missing
-        return importlib.import_module(module)
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == root:
-            raise InputError(
-                f"ONNX files need {root}, which is not installed: pip install onnx onnxruntime"
-            ) from error
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise InputError(
-            f"{root} is installed but broken ({reason}): pip install --force-reinstall {root}"
-        ) from error
+    return import_optional(module, "ONNX files", "onnx onnxruntime")
 
 
 class GraphBuilder:

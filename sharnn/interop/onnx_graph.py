@@ -13,6 +13,7 @@ from sharnn.attention import SingleHeadAttention
 from sharnn.interop.onnx_builder import GraphBuilder, ValueInfo
 from sharnn.layers import LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
+from sharnn.weights import usable
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +57,7 @@ def model_graph(model: SHARNN, storage: str = "float32") -> onnx.ModelProto:
         ['x', 'lstm.0.hidden', 'lstm.0.cell', 'memory.0']
     """
     with torch.no_grad():  # the static gates are computed here
-        return _Graph(in_float32(model), storage).to_proto()
+        return _Graph(in_float32(usable(model)), storage).to_proto()
 
 
 class _Graph(GraphBuilder):

@@ -53,6 +53,10 @@ class OnnxModel:
         if not Path(path).is_file():
             raise InputError(f"{path} does not exist")
         try:
+            Path(path).open("rb").close()  # onnxruntime would report a missing permission as damage
+        except OSError as error:
+            raise InputError(f"can't read {path}: {error.strerror or error}") from error
+        try:
             self.session = runtime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )

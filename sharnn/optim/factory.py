@@ -42,6 +42,31 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     raise NotImplementedError(f"optimizer {recipe.optimizer}")
 
 
+def state_shapes(optimizer: torch.optim.Optimizer) -> list[dict[str, tuple[int, ...]]]:
+    """Returns the names and shapes of the tensors that an optimiser keeps for each parameter.
+
+    They are in the order of `state_dict`. A checkpoint is checked against them.
+
+    Example:
+        >>> state_shapes(Lamb([nn.Parameter(torch.ones(3))]))
+        [{'mean': (3,), 'square': (3,), 'trust': ()}]
+    """
+    found = []
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, Lamb):
+            names, scalars = ["mean", "square"], ["trust"]
+        elif isinstance(optimizer, torch.optim.AdamW):
+            names, scalars = ["exp_avg", "exp_avg_sq"], ["step"]
+        elif group["matrices"]:
+            names, scalars = ["momentum"], []
+        else:
+            names, scalars = ["mean", "square"], ["steps"]
+        for param in group["params"]:
+            shapes = {name: tuple(param.shape) for name in names}
+            found.append({**shapes, **dict.fromkeys(scalars, ())})
+    return found
+
+
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Returns the groups of AdamW and Muon: the LSTMs' stacked matrices, other matrices, the rest.
 

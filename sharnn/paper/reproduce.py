@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from sharnn.checkpoint import LAST, find_model, read, read_header
+from sharnn.checkpoint import LAST, find_model, read
 from sharnn.config import ModelConfig
 from sharnn.data import Corpus
 from sharnn.distributed import process_group
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
+from sharnn.files import require_folder
 from sharnn.paper.backup import RunBackup
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result
+from sharnn.run_checks import read_run_config
+from sharnn.run_folder import create_folder, locked_run, require_new_folder, require_resumable
 from sharnn.training import resume, train
 
 # Paper, table of results: bits per byte on enwik8, validation and test.
@@ -70,6 +74,7 @@ def reproduce(
     progress_bar: bool = True,
     tensorboard: bool = False,
     settings: dict[str, Any] | None = None,
+    threads: int | None = None,
 ) -> Reproduction:
     """Trains one of the paper's models to the end and scores it as the paper does.
 
@@ -84,6 +89,7 @@ def reproduce(
         recipe_changes: settings of the recipe to replace.
         backup: backs up the folder, and restores it if it was lost; None for no backup.
         on_metrics, progress_bar, tensorboard, settings: see `train`.
+        threads: see `resume`.
 
     Raises:
         InputError: the folder holds a run of another model; and see `train`, `resume` and
@@ -112,15 +118,19 @@ def reproduce(
         "progress_bar": progress_bar,
         "tensorboard": tensorboard,
     }
-    with process_group() as group:
+    with process_group() as group, ExitStack() as stack:
         resuming = False
         with group.shared_errors():
             if group.is_rank0:
+                require_folders(out, (), backup)
+                _holds_run(out, config)  # before the folder is changed
+                create_folder(out)
+                stack.enter_context(locked_run(out))
                 if backup is not None:
                     backup.restore()
                 resuming = _holds_run(out, config)
         if group.broadcast_object(resuming):
-            result = resume(out, corpus, recipe_changes, **options)
+            result = resume(out, corpus, recipe_changes, threads=threads, **options)
         else:
             recipe = dataclasses.replace(Recipe.preset(preset), **(recipe_changes or {}))
             settings = {"preset": preset, **(settings or {})}
@@ -146,6 +156,29 @@ def reproduce(
     return Reproduction(result, test, len(corpus.test) - 1, PUBLISHED.get(preset))
 
 
+def require_folders(
+    out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], backup: RunBackup | None
+) -> None:
+    """Checks the run folder and the backup's before the work; see `reproduce`.
+
+    Args:
+        out: the run folder.
+        inputs: the files that the run reads.
+        backup: the run's backup; None for no backup.
+
+    Raises:
+        InputError: a folder can't be used, or the run would overwrite an input.
+    """
+    if backup is not None:
+        backup.check(inputs)
+    # Restoring a run overwrites no other files: `RunBackup.restore`.
+    if (Path(out) / LAST).exists() or (backup is not None and backup.has_copy()):
+        require_folder(out)
+        require_resumable(out, inputs)
+    else:
+        require_new_folder(out, inputs)
+
+
 def _holds_run(folder: Path, config: ModelConfig) -> bool:
     """Returns True if a folder holds a run of this model.
 
@@ -154,6 +187,6 @@ def _holds_run(folder: Path, config: ModelConfig) -> bool:
     """
     if not (folder / LAST).exists():
         return False
-    if ModelConfig.from_dict(read_header(folder / LAST)["config"]) != config:
+    if read_run_config(folder / LAST) != config:
         raise InputError(f"{folder} holds a run of another model: give another folder")
     return True
