@@ -36,6 +36,7 @@ torch.set_num_threads(1)  # a second thread doesn't help with models this small
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a command of an earlier test may have changed it
 
 
 @pytest.fixture(autouse=True)
