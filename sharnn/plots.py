@@ -205,7 +205,7 @@ class LiveCurve:
 def visible_byte(byte: int) -> str:
     r"""Returns one visible character for a byte, to label figures.
 
-    Printable ASCII characters stand for themselves. Spaces, line ends and all other bytes are
+    Printable ASCII characters are returned unchanged. Spaces, line ends and all other bytes are
     replaced by symbols.
 
     Example:

@@ -79,7 +79,7 @@ def quantise(weights: Tensor) -> tuple[Tensor, float]:
 
 
 def dequantise(codes: Tensor, log2_largest: float) -> Tensor:
-    """Returns the float32 weights that the codes of `quantise` stand for."""
+    """Returns the float32 weights that the codes of `quantise` represent."""
     weights = 2.0 ** (log2_largest - STEP * (255 - codes.float()))
     return weights * (codes > 0)
 
