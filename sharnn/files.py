@@ -97,7 +97,7 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
         InputError: the file can't be created.
     """
     path = Path(path)
-    try:
+    with _reporting(f"can't write {path}"):
         if not path.absolute().parent.is_dir():
             raise InputError(f"can't write {path}: its folder does not exist")
         if path.exists():
@@ -106,11 +106,6 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
             if not os.access(path, os.W_OK):
                 raise InputError(f"can't write {path}: it is write-protected")
         _create_and_remove(partial_path(path))
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"can't write {path}: {reason}") from error
     return path
 
 
@@ -127,19 +122,26 @@ def require_folder(folder: str | os.PathLike[str]) -> Path:
         InputError: it is not a folder, or can't be written.
     """
     folder = Path(folder)
-    try:
+    with _reporting(f"can't write to {folder}"):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.stat(folder)  # raises other errors for an impossible name
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if not existing.is_dir():
             raise InputError(f"can't use {folder}: {existing} is not a folder")
         _create_and_remove(partial_path(existing / "folder"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"can't write to {folder}: {reason}") from error
     return folder
+
+
+@contextlib.contextmanager
+def _reporting(failure: str) -> Iterator[None]:
+    """Context manager: raises errors of the operating system as an `InputError` with a reason."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{failure}: {reason}") from error
 
 
 def _create_and_remove(path: Path) -> None:
@@ -198,17 +200,12 @@ def read_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
         ...
         sharnn.errors.InputError: can't read /nowhere: No such file or directory
     """
-    try:
+    with _reporting(f"can't read {path}"):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise InputError(f"can't read {path}: it is not a regular file")
         with open(path, "rb") as file:
             content = file.read() if limit is None else file.read(limit + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"can't read {path}: {reason}") from error
     if limit is not None and len(content) > limit:
         raise InputError(f"can't read {path}: it has more than {limit:,} bytes")
     return content
