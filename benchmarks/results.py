@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sharnn
-from sharnn.files import require_writable, write_atomically
+from sharnn.io.files import require_writable, write_atomically
 
 DEFAULT = Path(__file__).resolve().parent / "results.json"
 RUN_KEY = ("contender", "preset", "seed", "minutes")

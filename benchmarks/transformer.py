@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sharnn
-from sharnn.byte_sources import as_bytes
+from sharnn.io.byte_sources import as_bytes
 from sharnn.optional import import_optional
 
 

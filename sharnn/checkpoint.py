@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from sharnn.checksum import add_checksum, verify_checksum
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError, require_choice
-from sharnn.files import open_atomically, utf8_path
+from sharnn.io.checksum import add_checksum, verify_checksum
+from sharnn.io.files import open_atomically, utf8_path
 from sharnn.model import SHARNN
 from sharnn.weights import named_weights, unwrap
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sharnn.byte_sources import Bytes, FileBytes, Window, open_files
-from sharnn.console import notify
 from sharnn.enwik8 import DownloadError, data_folder, enwik8_path
 from sharnn.errors import InputError
+from sharnn.io.byte_sources import Bytes, FileBytes, Window, open_files
+from sharnn.io.console import notify
 from sharnn.sample import sample_bytes
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

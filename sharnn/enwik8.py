@@ -12,10 +12,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharnn.console import shows_bars
 from sharnn.errors import InputError
-from sharnn.files import open_atomically, read_file, require_writable, write_atomically
-from sharnn.lock import locked
+from sharnn.io.console import shows_bars
+from sharnn.io.files import open_atomically, read_file, require_writable, write_atomically
+from sharnn.io.lock import locked
 
 SEEN = ".enwik8.verified.json"
 MAX_STAMP = 10_000  # bytes

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.byte_sources import as_bytes
 from sharnn.distributed import ProcessGroup
 from sharnn.errors import InputError
+from sharnn.io.byte_sources import as_bytes
 from sharnn.model import SHARNN, evaluating, require_finite, require_symbols
 from sharnn.streams import Streams
 from sharnn.weights import usable

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.files import write_atomically
+from sharnn.io.files import write_atomically
 from sharnn.optional import import_optional
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from sharnn.checkpoint import BEST, LAST, save
-from sharnn.console import Progress, notify
 from sharnn.distributed import ProcessGroup
 from sharnn.errors import DamagedModelError, InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.files import read_file, write_atomically
+from sharnn.io.console import Progress, notify
+from sharnn.io.files import read_file, write_atomically
 from sharnn.model import SHARNN
 from sharnn.optional import import_optional
 from sharnn.run_checks import kept_metrics

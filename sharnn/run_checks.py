@@ -16,7 +16,7 @@ from torch import Tensor
 from sharnn.checkpoint import read_header
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
-from sharnn.files import read_file
+from sharnn.io.files import read_file
 
 Shape = tuple[int, ...]
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sharnn.checkpoint import BEST, LAST
 from sharnn.errors import InputError
-from sharnn.files import is_same_file, remove_leftovers, require_folder, require_writable
-from sharnn.lock import LockedError, locked
+from sharnn.io.files import is_same_file, remove_leftovers, require_folder, require_writable
+from sharnn.io.lock import LockedError, locked
 from sharnn.run import METRICS, SETTINGS
 
 RUN_FILES = (SETTINGS, METRICS, BEST, LAST)

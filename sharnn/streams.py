@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharnn.byte_sources import Bytes
 from sharnn.errors import InputError
+from sharnn.io.byte_sources import Bytes
 
 
 def cut_streams(

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sharnn.checkpoint import LAST, TRAINING, build, read
 from sharnn.config import ModelConfig
-from sharnn.console import notify
 from sharnn.data import Corpus
 from sharnn.device import cpu_threads
 from sharnn.distributed import ProcessGroup, process_group
 from sharnn.errors import InputError
+from sharnn.io.console import notify
 from sharnn.model import SHARNN
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result, Run

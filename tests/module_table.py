@@ -13,11 +13,11 @@ START, END = "<!-- modules -->", "<!-- /modules -->"
 
 
 def modules() -> list[Path]:
-    """Returns every module of the package, the heart first, relative to the repository."""
+    """Returns every module of the package, the core modules first, relative to the repository."""
     package = ROOT / "sharnn"
-    heart = sorted(package.glob("*.py"))
-    wings = sorted(path for path in package.rglob("*.py") if path.parent != package)
-    return [path.relative_to(ROOT) for path in heart + wings]
+    core = sorted(package.glob("*.py"))
+    others = sorted(path for path in package.rglob("*.py") if path.parent != package)
+    return [path.relative_to(ROOT) for path in core + others]
 
 
 def first_line(path: Path) -> str:

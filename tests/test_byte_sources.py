@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sharnn import InputError, byte_sources
-from sharnn.byte_sources import FileBytes, _seek_and_read, as_bytes, open_files
+from sharnn.io.byte_sources import FileBytes, _seek_and_read, as_bytes, open_files
 
 CONTENT = bytes(range(256)) * 4
 

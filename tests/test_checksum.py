@@ -9,7 +9,7 @@ from safetensors.torch import save as to_bytes
 
 from sharnn import InputError, OnnxModel, export, load, resume, save, train
 from sharnn.checkpoint import SHIPPED
-from sharnn.checksum import KEY, add_checksum, verify_checksum
+from sharnn.io.checksum import KEY, add_checksum, verify_checksum
 from small import small_config, small_model, small_recipe
 
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-import sharnn.console
-from sharnn.console import Progress, notify
+import sharnn.io.console
+from sharnn.io.console import Progress, notify
 from small import small_model
 
 
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(sharnn.console, "time", clock)
+    monkeypatch.setattr(sharnn.io.console, "time", clock)
     return clock
 
 

@@ -11,8 +11,8 @@ import torch
 
 import sharnn.data
 from sharnn import InputError, load_corpus
-from sharnn.byte_sources import as_bytes
 from sharnn.data import corpus_name, parse_split
+from sharnn.io.byte_sources import as_bytes
 from sharnn.sample import sample_bytes
 from sharnn.streams import Streams, cut_streams
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-import sharnn.files
+import sharnn.io.files
 from sharnn import InputError, load, save
-from sharnn.files import (
+from sharnn.io.files import (
     partial_path,
     read_file,
     remove_leftovers,
@@ -114,7 +114,7 @@ def test_a_folder_that_refuses_files_is_noticed(tmp_path, monkeypatch, check):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sharnn.files, "_create_and_remove", refuse)
+    monkeypatch.setattr(sharnn.io.files, "_create_and_remove", refuse)
     with pytest.raises(InputError, match=r"can't write (to )?.*Permission denied"):
         check(tmp_path / "out")
 

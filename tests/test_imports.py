@@ -1,4 +1,4 @@
-"""Imports run one way: the heart in order, wings on top of it, and the command line over all."""
+"""Imports run one way: core modules in order, then the subpackages, and last the command line."""
 
 import ast
 import subprocess
@@ -11,19 +11,19 @@ import sharnn
 
 PACKAGE = Path(sharnn.__file__).parent
 
-# A module of the heart may import those in earlier lines, and none in its own or later lines.
-# `optim` is a folder, but part of this order: the trainer needs an optimiser.
-HEART = """
-errors lock
-optional
-settings device files checksum console
+# A core module may import those in earlier lines, and none in its own or later lines.
+# `io` and `optim` are folders, but part of this order: other core modules need them.
+CORE = """
+errors
+io optional
+settings device
 config recipe distributed
 layers
 attention memory
 model
 weights
-byte_sources sample enwik8
-data text_format
+sample enwik8
+data
 streams optim
 evaluate checkpoint
 run_checks
@@ -35,17 +35,20 @@ plots
 notebook
 __init__
 """.split("\n")
-# A wing may import the heart, itself and these.
-WINGS = {
+# A subpackage may import the core modules, itself and these.
+# `io` and `optim` are in the order above, and import only what comes before them.
+SUBPACKAGES = {
+    "io": set(),
     "optim": set(),
     "inference": set(),
     "analysis": set(),
     "compression": {"inference"},
     "interop": set(),
     "paper": set(),
-    "cli": {"inference", "analysis", "compression", "interop", "paper"},
+    "cli": {"optim", "inference", "analysis", "compression", "interop", "paper"},
 }
-LINE = {name: number for number, line in enumerate(HEART) for name in line.split()}
+ORDERED = ("io", "optim")
+LINE = {name: number for number, line in enumerate(CORE) for name in line.split()}
 OPTIONAL = "constriction filelock IPython ipywidgets matplotlib onnx onnxruntime pooch tqdm".split()
 
 
@@ -88,29 +91,33 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def wing_of(name: str) -> str | None:
+def subpackage_of(name: str) -> str | None:
     first = name.split(".")[0]
-    return first if first in WINGS else None
+    return first if first in SUBPACKAGES else None
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    ours, theirs = wing_of(importer), wing_of(imported)
+    ours, theirs = subpackage_of(importer), subpackage_of(imported)
     if importer == "__main__":
         return imported == "cli"
-    if ours is None:  # the heart, in order
-        return LINE[theirs or imported] < LINE[importer] if theirs in (None, "optim") else False
+    if ours is None:  # core modules, in order
+        return theirs in (None, *ORDERED) and LINE[theirs or imported] < LINE[importer]
     if theirs is not None:
-        return theirs == ours or theirs in WINGS[ours] or (theirs == "optim" and ours == "cli")
-    if ours == "optim":
-        return LINE[imported] < LINE["optim"]
+        return (
+            theirs in (ours, *SUBPACKAGES[ours])
+            or (ours not in ORDERED and theirs == "io")
+            or (ours in ORDERED and theirs in ORDERED and LINE[theirs] < LINE[ours])
+        )
+    if ours in ORDERED:
+        return LINE[imported] < LINE[ours]
     return imported != "__init__" or ours == "cli"
 
 
-def test_every_folder_is_a_wing_and_every_module_of_the_heart_is_listed():
+def test_every_subpackage_and_every_core_module_is_listed():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == WINGS.keys()
-    heart = {name for name in MODULES if wing_of(name) is None and name != "__main__"}
-    assert heart | {"optim"} == LINE.keys()
+    assert folders == SUBPACKAGES.keys()
+    core = {name for name in MODULES if subpackage_of(name) is None and name != "__main__"}
+    assert core | set(ORDERED) == LINE.keys()
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -127,6 +134,8 @@ def test_the_rule_notices_imports_in_folders_and_functions(tmp_path):
     assert not is_allowed("inference.stepper", "analysis.trace")
     assert not is_allowed("model", "inference.stepper")
     assert not is_allowed("model", "trainer")
+    assert not is_allowed("io.files", "settings")
+    assert not is_allowed("io.files", "optim.lamb")
     assert is_allowed("compression.codec", "inference.stepper")
 
 
@@ -146,9 +155,9 @@ def test_no_modules_import_each_other():
         visit(name)
 
 
-@pytest.mark.parametrize("wing", WINGS)
-def test_a_wing_says_what_it_is_and_what_it_imports(wing):
-    text = ast.get_docstring(ast.parse(MODULES[wing].read_text()))
+@pytest.mark.parametrize("name", SUBPACKAGES)
+def test_the_docstring_of_a_subpackage_names_its_imports(name):
+    text = ast.get_docstring(ast.parse(MODULES[name].read_text()))
     assert text.count("\n") == 0
     assert "mport" in text
 
@@ -174,7 +183,7 @@ def run(script: str) -> str:
     return result.stdout
 
 
-def test_importing_the_library_loads_the_heart_and_little_else():
+def test_importing_the_library_loads_core_modules_only():
     script = (
         "import sys, torch, numpy, safetensors.torch; before = set(sys.modules)\n"
         "import sharnn; print(*sorted(set(sys.modules) - before))"
@@ -183,7 +192,7 @@ def test_importing_the_library_loads_the_heart_and_little_else():
     ours = {name.partition(".")[2] or "__init__" for name in loaded if name.startswith("sharnn")}
     others = {name.split(".")[0] for name in loaded} - {"sharnn"} - sys.stdlib_module_names
     assert not others, "only torch, numpy and safetensors are needed"
-    assert {wing_of(name) for name in ours} <= {None, "optim"}
+    assert {subpackage_of(name) for name in ours} <= {None, *ORDERED}
     assert not ours & {"plots", "notebook"}
 
 

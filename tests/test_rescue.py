@@ -112,7 +112,7 @@ def test_a_progress_bar_without_reader_ends_the_run_saved(
     tmp_path, corpus, whole, terminal, monkeypatch
 ):
     folder = tmp_path / "r"
-    monkeypatch.setattr("sharnn.console.LINE_SECONDS", 0)
+    monkeypatch.setattr("sharnn.io.console.LINE_SECONDS", 0)
     monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
     monkeypatch.setattr(sys, "stderr", BrokenStream(terminal, characters=200))
     with pytest.raises(BrokenPipeError) as caught:

@@ -8,8 +8,8 @@ import pytest
 
 import sharnn
 from sharnn import InputError, generate, load, resume, train
-from sharnn.files import partial_path
-from sharnn.lock import LockedError, locked
+from sharnn.io.files import partial_path
+from sharnn.io.lock import LockedError, locked
 from sharnn.paper.backup import RunBackup
 from sharnn.paper.reproduce import reproduce, require_folders
 from sharnn.run_folder import RUN_FILES, locked_run, require_new_folder, require_output
@@ -30,7 +30,7 @@ def contents(folder):
 HOLDER = """
 import sys
 from pathlib import Path
-from sharnn.lock import locked
+from sharnn.io.lock import locked
 with locked(Path(sys.argv[1]), wait=False):
     print("locked", flush=True)
     sys.stdin.read()
@@ -135,13 +135,13 @@ def test_a_new_run_needs_a_new_or_empty_folder(tmp_path, corpus, run):
 def test_a_folder_is_a_run_before_anything_else_is_written_to_it(tmp_path, corpus, monkeypatch):
     """So a run that is killed while it starts can be resumed, or its folder used again."""
     written = []
-    write = sharnn.files.os.replace
+    write = sharnn.io.files.os.replace
 
     def replace(source, target):
         written.append(os.path.basename(target))
         write(source, target)
 
-    monkeypatch.setattr(sharnn.files.os, "replace", replace)
+    monkeypatch.setattr(sharnn.io.files.os, "replace", replace)
     train(small_config(), corpus, small_recipe(steps=1), tmp_path / "run", progress_bar=False)
     assert written[:3] == ["last.safetensors", "config.json", "metrics.jsonl"]
 

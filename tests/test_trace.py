@@ -7,7 +7,7 @@ import torch
 
 from sharnn import InputError, bits_per_byte
 from sharnn.analysis.trace import trace_attention, trace_segments
-from sharnn.byte_sources import Window, as_bytes
+from sharnn.io.byte_sources import Window, as_bytes
 from small import small_model
 
 TEXT = bytes(torch.randint(256, (300,), generator=torch.Generator().manual_seed(5)).tolist())

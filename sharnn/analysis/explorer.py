@@ -16,7 +16,7 @@ from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import AttentionTrace, require_head, trace_attention
 from sharnn.checkpoint import load
 from sharnn.errors import InputError
-from sharnn.files import require_writable, write_atomically
+from sharnn.io.files import require_writable, write_atomically
 from sharnn.model import SHARNN
 from sharnn.weights import unwrap
 

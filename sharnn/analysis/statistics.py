@@ -8,8 +8,8 @@ from sharnn.analysis.head_sums import HeadSums, StringSums, find_followers
 from sharnn.analysis.results import AttentionStatistics
 from sharnn.analysis.text_sums import SegmentQueries, TextSums
 from sharnn.analysis.trace import trace_segments
-from sharnn.byte_sources import as_bytes
 from sharnn.errors import InputError
+from sharnn.io.byte_sources import as_bytes
 from sharnn.model import SHARNN
 from sharnn.weights import usable
 

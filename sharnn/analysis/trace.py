@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.byte_sources import Bytes, as_bytes
 from sharnn.errors import InputError
+from sharnn.io.byte_sources import Bytes, as_bytes
 from sharnn.model import SHARNN, evaluating, require_finite, require_symbols
 from sharnn.weights import usable
 

@@ -7,13 +7,13 @@ import contextlib
 import io
 from pathlib import Path
 
-from sharnn.byte_sources import Bytes, open_files
 from sharnn.cli.output import require_output_stream
 from sharnn.cli.parsers import SOURCES, Commands, split_option
 from sharnn.data import SAMPLE, Corpus, Split, corpus_name, load_corpus
 from sharnn.distributed import ProcessGroup
 from sharnn.enwik8 import data_folder
-from sharnn.text_format import describe_format
+from sharnn.io.byte_sources import Bytes, open_files
+from sharnn.io.text_format import describe_format
 
 
 def add_commands(commands: Commands) -> None:

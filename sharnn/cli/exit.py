@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sharnn.cli.output import abandon_errors
-from sharnn.console import notify
 from sharnn.distributed import environment_rank
+from sharnn.io.console import notify
 
 FAILED, INVALID, INTERRUPTED = 1, 2, 130
 

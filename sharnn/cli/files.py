@@ -12,9 +12,9 @@ from sharnn.checkpoint import STORAGES, find_model, load, save
 from sharnn.cli.input import STANDARD_STREAM, read_input
 from sharnn.cli.output import require_output_stream, write_output
 from sharnn.cli.parsers import Commands, model_argument, positive, quiet_option
-from sharnn.console import notify
 from sharnn.errors import InputError
-from sharnn.files import write_atomically
+from sharnn.io.console import notify
+from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
 from sharnn.run_folder import require_output
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sharnn.errors import InputError
-from sharnn.files import read_file
+from sharnn.io.files import read_file
 
 STANDARD_STREAM = "-"  # in place of a file: standard input or output
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from sharnn.byte_sources import open_files
 from sharnn.checkpoint import load
 from sharnn.cli.data import open_corpus
 from sharnn.cli.output import require_output_stream
@@ -23,6 +22,7 @@ from sharnn.data import corpus_name
 from sharnn.device import pick_device
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
+from sharnn.io.byte_sources import open_files
 
 
 def add_commands(commands: Commands) -> None:

@@ -26,8 +26,8 @@ from sharnn.compression.container import (
     fingerprint,
 )
 from sharnn.compression.prediction import LearningPredictor, Predictor, reproducible
-from sharnn.console import Progress
 from sharnn.errors import InputError
+from sharnn.io.console import Progress
 from sharnn.model import SHARNN, require_symbols
 from sharnn.streams import cut_streams
 from sharnn.weights import unwrap, usable

@@ -19,8 +19,8 @@ from torch.torch_version import TorchVersion
 from sharnn.checkpoint import build
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
-from sharnn.files import utf8_path
 from sharnn.interop.author_names import from_reference
+from sharnn.io.files import utf8_path
 from sharnn.model import SHARNN
 from sharnn.weights import usable
 

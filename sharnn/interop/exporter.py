@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sharnn.checkpoint import save
 from sharnn.errors import InputError
-from sharnn.files import write_atomically
 from sharnn.interop.onnx_graph import model_graph
+from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
 from sharnn.weights import usable
 

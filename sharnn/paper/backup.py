@@ -13,7 +13,7 @@ from typing import Any
 
 from sharnn.checkpoint import LAST
 from sharnn.errors import InputError
-from sharnn.files import is_same_file, partial_path, read_file, require_folder
+from sharnn.io.files import is_same_file, partial_path, read_file, require_folder
 from sharnn.run_folder import RUN_FILES as FILES
 from sharnn.run_folder import create_folder, require_resumable
 

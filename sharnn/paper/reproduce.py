@@ -18,7 +18,7 @@ from sharnn.data import Corpus
 from sharnn.distributed import process_group
 from sharnn.errors import InputError
 from sharnn.evaluate import bits_per_byte
-from sharnn.files import require_folder
+from sharnn.io.files import require_folder
 from sharnn.paper.backup import RunBackup
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result

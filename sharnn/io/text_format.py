@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from sharnn.byte_sources import Array, FileBytes
+from sharnn.io.byte_sources import Array, FileBytes
 
 SIGNATURES = {
     b"\x1f\x8b": "gzip",

@@ -1,0 +1,1 @@
+"""Files, locks, checksums and terminal output. Imports only `sharnn.errors`."""
