@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sharnn.errors import InputError
+from sharnn.io.tensor_file import SIZE_BYTES
 
 KEY = "checksum"  # in the header's metadata
 _BLANK = b"0" * 32  # in place of the checksum while it is computed
 _START = b'{"__metadata__":{'  # of the header
-_SIZE_BYTES = 8  # size of the number before the header, the header's size
 _VALUE = re.compile(r"[0-9a-f]{32}")
 _ENTRY = re.compile(rb'"%b"\s*:\s*"([0-9a-f]{32})"' % KEY.encode())
-_CHUNK = 2**20  # bytes
 
 
 def add_checksum(content: bytes) -> tuple[bytes, memoryview]:
@@ -38,41 +37,38 @@ def add_checksum(content: bytes) -> tuple[bytes, memoryview]:
         >>> load(header + rest)
         {'x': tensor([1., 1.])}
     """
-    end = _SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little")
-    header, rest = content[_SIZE_BYTES:end].rstrip(), memoryview(content)[end:]
+    end = SIZE_BYTES + int.from_bytes(content[:SIZE_BYTES], "little")
+    header, rest = content[SIZE_BYTES:end].rstrip(), memoryview(content)[end:]
     if not header.startswith(_START + b'"') or _ENTRY.search(header):
         raise ValueError("the file has no metadata, or a checksum already")
     entry = b'"%b":"%b",' % (KEY.encode(), _BLANK)
     header = _START + entry + header[len(_START) :]
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    header = len(header).to_bytes(_SIZE_BYTES, "little") + header
+    header = len(header).to_bytes(SIZE_BYTES, "little") + header
     hasher = hashlib.blake2b(header, digest_size=16)
     hasher.update(rest)
     return header.replace(_BLANK, hasher.hexdigest().encode(), 1), rest
 
 
-def verify_checksum(path: Path, metadata: Mapping[str, str]) -> None:
+def verify_checksum(path: Path, content: bytes, metadata: Mapping[str, str]) -> None:
     """Verifies the checksum of a safetensors file; one without a checksum is accepted.
 
     Args:
-        path: the file, whose header is valid.
+        path: the file, for the error message.
+        content: its content, with a valid header.
         metadata: the header's metadata.
 
     Raises:
         InputError: the checksum does not match.
-        OSError: the file can't be read.
     """
     if KEY not in metadata and not any(map(_VALUE.fullmatch, metadata.values())):
         return  # no checksum, not even one under a damaged name
-    with open(path, "rb") as file:
-        size = file.read(_SIZE_BYTES)
-        header = file.read(int.from_bytes(size, "little"))
-        entries = _ENTRY.findall(header)
-        if len(entries) == 1:
-            hasher = hashlib.blake2b(size, digest_size=16)
-            hasher.update(header.replace(entries[0], _BLANK, 1))
-            while chunk := file.read(_CHUNK):
-                hasher.update(chunk)
-            if hasher.hexdigest().encode() == entries[0]:
-                return
+    end = SIZE_BYTES + int.from_bytes(content[:SIZE_BYTES], "little")
+    header = content[:end]
+    entries = _ENTRY.findall(header)
+    if len(entries) == 1:
+        hasher = hashlib.blake2b(header.replace(entries[0], _BLANK, 1), digest_size=16)
+        hasher.update(memoryview(content)[end:])
+        if hasher.hexdigest().encode() == entries[0]:
+            return
     raise InputError(f"{path} is damaged: its checksum does not match; use another copy of it")
