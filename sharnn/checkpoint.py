@@ -16,6 +16,7 @@ from torch import Tensor
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError, require_choice
 from sharnn.io.checksum import add_checksum, verify_checksum
+from sharnn.io.console import notify
 from sharnn.io.files import open_atomically, read_file
 from sharnn.io.tensor_file import metadata_of, read_tensors
 from sharnn.model import SHARNN
@@ -122,8 +123,9 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
     """Loads a model in evaluation mode. Loading never runs code, whatever the file contains.
 
     Args:
-        path_or_name: a run folder (its best checkpoint, else its last), a ``.safetensors`` file,
-            or the name of a model that ships with the package.
+        path_or_name: the name of a model that ships with the package, a run folder (its best
+            checkpoint, else its last), or a ``.safetensors`` file. A folder or file with the name
+            of a shipped model is given as ``"./wiki-small"`` or as a `pathlib.Path`.
         device: device of the model.
 
     Raises:
@@ -133,7 +135,11 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
         >>> load("wiki-small").config.dim
         256
     """
-    tensors, header = read(find_model(path_or_name), training=False)
+    path = find_model(path_or_name)
+    if path.parent == SHIPPED and os.path.exists(path_or_name):
+        name = path_or_name
+        notify(f"{name} is the shipped model, not {name} in this folder: write ./{name} for that")
+    tensors, header = read(path, training=False)
     return build(tensors, header, str(path_or_name)).to(device).eval()
 
 
@@ -145,6 +151,9 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     """
     path = Path(path_or_name)
     try:
+        shipped_model = SHIPPED / f"{path.name}.safetensors"
+        if path_or_name == path.name and shipped_model.is_file():
+            return shipped_model
         if path.is_dir():
             for name in (BEST, LAST):
                 if (path / name).is_file():
@@ -155,8 +164,6 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     except OSError as error:  # a folder without permission, or a name that is too long
         raise InputError(f"can't read {path}: {error.strerror or error}") from error
     shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
-    if str(path_or_name) in shipped:
-        return SHIPPED / f"{path_or_name}.safetensors"
     names = (
         f"shipped models: {', '.join(shipped)}" if shipped else "no model ships with the package"
     )

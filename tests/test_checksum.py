@@ -9,6 +9,7 @@ from safetensors.torch import save as to_bytes
 
 from sharnn import InputError, OnnxModel, export, load, resume, save, train
 from sharnn.checkpoint import SHIPPED
+from sharnn.interop.onnx_graph import model_graph
 from sharnn.io.checksum import KEY, add_checksum, verify_checksum
 from sharnn.io.tensor_file import read_tensors
 from small import small_config, small_model, small_recipe
@@ -133,12 +134,36 @@ def test_an_onnx_file_without_read_permission_is_not_called_damaged(tmp_path, mo
     path = tmp_path / "m.onnx"
     export(small_model(), path)
 
-    def refuse(self, mode):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"can't read .*m\.onnx: Permission denied$"):
         OnnxModel(path)
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_no_flipped_bit_of_an_onnx_file_goes_unnoticed(tmp_path, storage):
+    path = tmp_path / "m.onnx"
+    export(small_model(), path, storage=storage)
+    content = path.read_bytes()
+    entry = content.index(KEY.encode())
+    places = [*range(0, len(content), 997), *range(entry - 6, entry + 42), len(content) - 1]
+    for number, place in enumerate(places):
+        flip(path, place, number % 8)
+        with pytest.raises(InputError, match=r"m\.onnx is damaged"):
+            OnnxModel(path)
+        path.write_bytes(content)
+    assert OnnxModel(path).config == small_config()
+
+
+def test_an_onnx_file_without_a_checksum_loads(tmp_path):
+    path = tmp_path / "m.onnx"
+    file = model_graph(small_model(), "float32")
+    (entry,) = (entry for entry in file.metadata_props if entry.key == KEY)
+    file.metadata_props.remove(entry)
+    path.write_bytes(file.SerializeToString())
+    assert OnnxModel(path).config == small_config()
 
 
 def test_weights_that_are_too_large_for_float16_are_reported(tmp_path):
