@@ -124,8 +124,8 @@ def _fetch(file: WheelFile, folder: Path) -> None:
     """
     # -P: no file in the current folder can take the place of a module.
     command = [sys.executable, "-P", "-m", "pip", "--no-input", "--disable-pip-version-check"]
-    command += ["download", "--quiet", "--retries", "1", "--no-deps", "--only-binary=:all:"]
-    command += [*file.tags, "--dest", str(folder), file.requirement]
+    command += ["--no-color", "--retries", "1", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", *file.tags, "--dest", str(folder), file.requirement]
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -160,7 +160,11 @@ def test_a_file_in_the_current_folder_does_not_replace_pip(index, tmp_path):
 
 
 def test_without_an_index_the_error_has_pips_last_line_and_the_remedy(index, tmp_path):
-    index.plan(r"sys.exit('WARNING: no route\nERROR: No matching distribution for package')")
+    # Jupyter's kernels set FORCE_COLOR, which pip obeys unless an option forbids it.
+    index.plan(
+        "red = '' if '--no-color' in sys.argv else '\\033[31m'\n"
+        r"sys.exit(f'WARNING: no route\nERROR: No matching distribution for package{red}')"
+    )
     with pytest.raises(DownloadError) as caught:
         enwiki2016_path(file=FILE)
     assert str(caught.value) == (
