@@ -66,7 +66,7 @@ def test_no_command_replaces_a_missing_corpus(folder, capsys, offline, command):
     assert main(command.split()) == 2
     message = one_line(capsys)
     assert "enwik8 could not be downloaded: download https://mattmahoney.net" in message
-    assert message.endswith("the built-in sample (generated, not enwik8) instead, write sample\n")
+    assert message.endswith("(enwiki2016, 206 pages) instead, write enwiki2016\n")
     assert not (folder / "out").exists()
 
 

@@ -22,8 +22,9 @@ layers
 attention memory
 model
 weights
-sample enwik8
-data
+sample corpus_files
+enwik8 enwiki2016
+data wiki_pages
 streams optim
 evaluate checkpoint
 run_checks

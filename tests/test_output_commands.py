@@ -10,7 +10,7 @@ import pytest
 import sharnn
 from sharnn import load
 from sharnn.cli import main
-from sharnn.enwik8 import data_folder
+from sharnn.corpus_files import data_folder
 from sharnn.sample import sample_bytes
 
 SETTINGS = """--preset tiny --dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16
