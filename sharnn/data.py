@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sharnn import enwik8, enwiki2016
-from sharnn.corpus_files import DownloadError, data_folders
+from sharnn.corpora import enwik8, enwiki2016
+from sharnn.corpora.corpus_files import DownloadError, data_folders
+from sharnn.corpora.sample import sample_bytes
 from sharnn.errors import InputError
 from sharnn.io.byte_sources import Bytes, FileBytes, Window, open_files
 from sharnn.io.console import notify
-from sharnn.sample import sample_bytes
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Split = tuple[float, float, float]

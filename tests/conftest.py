@@ -50,7 +50,7 @@ def _data_folder(data_folders, monkeypatch):
     def fetch(file, folder):
         raise InputError("no package index")
 
-    monkeypatch.setattr("sharnn.enwiki2016._fetch", fetch)
+    monkeypatch.setattr("sharnn.corpora.enwiki2016._fetch", fetch)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from sharnn.compression.coder import (
 )
 from sharnn.compression.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
 from sharnn.compression.prediction import LearningPredictor, reproducible
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)

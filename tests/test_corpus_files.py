@@ -6,9 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import sharnn.corpus_files
+import sharnn.corpora.corpus_files
 from sharnn import InputError, load_corpus
-from sharnn.corpus_files import CorpusFile, DownloadError, corpus_path, data_folder, short_path
+from sharnn.corpora.corpus_files import (
+    CorpusFile,
+    DownloadError,
+    corpus_path,
+    data_folder,
+    short_path,
+)
 from sharnn.data import CORPORA
 
 FILE = CorpusFile("small", 3, "a hash", "small.zip", "a hash")
@@ -34,8 +40,8 @@ def clone(monkeypatch, tmp_path):
     (tmp_path / "clone" / "pyproject.toml").touch()
     monkeypatch.delenv("SHARNN_DATA")
     monkeypatch.setattr("pooch.os_cache", lambda name: str(cache))
-    module = str(tmp_path / "clone" / "sharnn" / "corpus_files.py")
-    monkeypatch.setattr(sharnn.corpus_files, "__file__", module)
+    module = str(tmp_path / "clone" / "sharnn" / "corpora" / "corpus_files.py")
+    monkeypatch.setattr(sharnn.corpora.corpus_files, "__file__", module)
     return data, cache
 
 
@@ -93,7 +99,7 @@ def offline(monkeypatch):
     def fetch(file, target):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("sharnn.enwik8._fetch", fetch)
+    monkeypatch.setattr("sharnn.corpora.enwik8._fetch", fetch)
 
 
 @pytest.fixture
@@ -141,8 +147,10 @@ def test_the_sample_replaces_the_text_of_2016(capsys):
 
 def test_without_a_download_nothing_is_fetched(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("sharnn.enwik8._fetch", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr("sharnn.enwiki2016._fetch", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("sharnn.corpora.enwik8._fetch", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(
+        "sharnn.corpora.enwiki2016._fetch", lambda *arguments: calls.append(arguments)
+    )
     assert load_corpus("enwik8", sample_size=20_000, download=False).is_sample
     assert not calls
     assert one_line(capsys).count("is not in") == 2

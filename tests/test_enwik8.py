@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import sharnn.enwik8
+import sharnn.corpora.enwik8
 from sharnn import InputError, load_corpus
-from sharnn.corpus_files import DownloadError, data_folder
-from sharnn.enwik8 import ENWIK8, Download, enwik8_path
+from sharnn.corpora.corpus_files import DownloadError, data_folder
+from sharnn.corpora.enwik8 import ENWIK8, Download, enwik8_path
 
 CONTENT = b"<mediawiki>" * 100
 
@@ -47,7 +47,7 @@ def online(monkeypatch):
         downloaded.append(file.url)
         target.write_bytes(ZIP)
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
     return downloaded
 
 
@@ -58,7 +58,7 @@ def offline(monkeypatch):
     def fetch(file, target):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_the_file_is_downloaded_once_verified_and_kept(online):
 
 
 def test_of_several_threads_that_need_the_file_one_downloads_it(online, monkeypatch):
-    fetch, barrier = sharnn.enwik8._fetch, threading.Barrier(3)
+    fetch, barrier = sharnn.corpora.enwik8._fetch, threading.Barrier(3)
 
     def slow(file, target):
         time.sleep(0.2)
@@ -100,7 +100,7 @@ def test_of_several_threads_that_need_the_file_one_downloads_it(online, monkeypa
         barrier.wait()
         return enwik8_path(file=FILE).read_bytes()
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", slow)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", slow)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(read, range(3))) == [CONTENT] * 3
     assert len(online) == 1
@@ -185,7 +185,7 @@ def test_a_full_disk_is_named_in_the_error(monkeypatch):
     def fetch(file, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
     with pytest.raises(DownloadError, match=r"could not be downloaded \(No space left on device\)"):
         enwik8_path(file=FILE)
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-import sharnn.enwiki2016
+import sharnn.corpora.enwiki2016
 from sharnn import InputError, load_corpus
 from sharnn.cli import main
-from sharnn.corpus_files import DownloadError, data_folder, short_path
+from sharnn.corpora.corpus_files import DownloadError, data_folder, short_path
+from sharnn.corpora.enwiki2016 import ENWIKI2016, WheelFile, _fetch, enwiki2016_path
+from sharnn.corpora.wiki_pages import page_titles
 from sharnn.data import CORPORA
-from sharnn.enwiki2016 import ENWIKI2016, WheelFile, _fetch, enwiki2016_path
 from sharnn.io.byte_sources import FileBytes
-from sharnn.wiki_pages import page_titles
 
 ROOT = Path(__file__).parent.parent
 PAGES = [f"  <page>\n    <title>{title}</title>\n  </page>\n".encode() for title in "ABC"]
@@ -100,7 +100,7 @@ class Index:
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """Replaces pip in this process and in those that it starts; temporary files are in tmp/."""
-    monkeypatch.setattr(sharnn.enwiki2016, "_fetch", _fetch)
+    monkeypatch.setattr(sharnn.corpora.enwiki2016, "_fetch", _fetch)
     folder = tmp_path / "index"
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
@@ -264,7 +264,7 @@ def test_an_interruption_leaves_nothing(index, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(sharnn.enwiki2016, "_read_text", interrupt)
+        interrupted.setattr(sharnn.corpora.enwiki2016, "_read_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
             enwiki2016_path(file=FILE)
     assert left_behind(tmp_path) == [".pages.lock"]
@@ -275,7 +275,7 @@ def test_an_interruption_leaves_nothing(index, tmp_path, monkeypatch):
 SCRIPT = """
 import sys, tempfile
 from pathlib import Path
-from sharnn.enwiki2016 import WheelFile, enwiki2016_path
+from sharnn.corpora.enwiki2016 import WheelFile, enwiki2016_path
 tempfile.tempdir = sys.argv[1]
 Path(sys.argv[2]).touch()
 enwiki2016_path(file={file!r})

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sharnn import InputError
-from sharnn.sample import sample_bytes
-from sharnn.wiki_pages import page_titles, training_text
+from sharnn.corpora.sample import sample_bytes
+from sharnn.corpora.wiki_pages import page_titles, training_text
 
 HEADER, FOOTER = b"<mediawiki>\n", b"</mediawiki>\n"
 

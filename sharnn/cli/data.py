@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sharnn.cli.output import require_output_stream
 from sharnn.cli.parsers import SOURCES, Commands, split_option
-from sharnn.corpus_files import data_folders
+from sharnn.corpora.corpus_files import data_folders
 from sharnn.data import CORPORA, Corpus, Split, corpus_name, load_corpus
 from sharnn.distributed import ProcessGroup
 from sharnn.io.byte_sources import Bytes, open_files

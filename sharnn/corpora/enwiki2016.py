@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharnn.corpus_files import (
+from sharnn.corpora.corpus_files import (
     REMEDY,
     CorpusFile,
     DownloadError,

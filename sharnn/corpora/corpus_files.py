@@ -61,7 +61,7 @@ def data_folders() -> list[Path]:
     import pooch
 
     folders = [Path(pooch.os_cache("sharnn"))]
-    clone = Path(__file__).resolve().parent.parent
+    clone = Path(__file__).resolve().parents[2]
     if (clone / "pyproject.toml").is_file() and (clone / "data").is_dir():
         folders.insert(0, clone / "data")
     return folders
