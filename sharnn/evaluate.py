@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -70,7 +70,67 @@ def bits_per_byte(
         >>> 7.5 < bits_per_byte(model, b"hello " * 100) < 8.5
         True
     """
-    model, source = usable(model), as_bytes(data)
+    model = usable(model)
+    streams, segment_length = _cut(model, data, batch_size, segment_length, memory_limit)
+    group = ProcessGroup() if group is None else group
+    with group.shared_errors():
+        segments = streams.all_segments(segment_length, group.shard(streams.batch_size))
+        # Summed in float64, which Apple's GPUs don't have.
+        sums = [
+            losses.cpu().sum(dtype=torch.float64).item()
+            for losses in _losses(model, segments, memory_limit)
+        ]
+    (nats,) = group.all_reduce([sum(sums)])
+    require_finite(torch.tensor(nats))
+    return nats / int(streams.lengths.sum()) / math.log(2)
+
+
+def bits_of_bytes(
+    model: SHARNN,
+    data: Any,
+    *,
+    batch_size: int | None = None,
+    segment_length: int | None = None,
+    memory_limit: int | None = None,
+) -> Tensor:
+    """Returns the number of bits the model needs for each byte but the first.
+
+    Args:
+        model, data, batch_size, segment_length, memory_limit: as in `bits_per_byte`, which returns
+            the mean of these numbers.
+
+    Returns:
+        (bytes - 1,) float32 on the CPU.
+
+    Raises:
+        InputError: see `bits_per_byte`.
+
+    Example:
+        >>> import torch
+        >>> from sharnn.config import ModelConfig
+        >>> torch.manual_seed(0) and None
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> bits_of_bytes(model, b"hello").shape
+        torch.Size([4])
+    """
+    model = usable(model)
+    streams, segment_length = _cut(model, data, batch_size, segment_length, memory_limit)
+    segments = streams.all_segments(segment_length, slice(0, streams.batch_size))
+    nats = torch.cat([loss.cpu() for loss in _losses(model, segments, memory_limit)], dim=1)
+    require_finite(nats)
+    by_stream = zip(nats, streams.lengths, strict=True)  # a shorter stream is padded
+    return torch.cat([losses[: int(length)] for losses, length in by_stream]) / math.log(2)
+
+
+def _cut(
+    model: SHARNN,
+    data: Any,
+    batch_size: int | None,
+    segment_length: int | None,
+    memory_limit: int | None,
+) -> tuple[Streams, int]:
+    """Returns the streams in which data are scored, and the length of their segments."""
+    source = as_bytes(data)
     size = len(source) - 1
     if size < 1:
         raise InputError(f"at least 2 bytes are needed to score one, got {len(source)}")
@@ -80,33 +140,22 @@ def bits_per_byte(
         segment_length = min(1024, max(16, limit // 4))
     if batch_size < 1 or segment_length < 1:
         raise InputError("batch_size and segment_length must be at least 1")
-    batch_size = min(batch_size, size)
-    group = ProcessGroup() if group is None else group
-    streams = Streams(source, batch_size, drop_remainder=False)
-    with group.shared_errors():
-        segments = streams.all_segments(segment_length, group.shard(batch_size))
-        nats = _nats(model, segments, memory_limit)
-    (nats,) = group.all_reduce([nats])
-    require_finite(torch.tensor(nats))
-    return nats / size / math.log(2)
+    return Streams(source, min(batch_size, size), drop_remainder=False), segment_length
 
 
-def _nats(
+def _losses(
     model: SHARNN, segments: Iterable[tuple[Tensor, Tensor]], memory_limit: int | None
-) -> float:
-    """Returns the sum of the losses, in nats, over the targets of consecutive segments."""
+) -> Iterator[Tensor]:
+    """Yields the losses (streams, time) of consecutive segments, in nats; 0 beyond a stream."""
     device = model.embedding.weight.device
-    nats, state = 0.0, None
+    state = None
     with evaluating(model):
         for inputs, targets in segments:
             require_symbols(model, int(max(inputs.max(), targets.max())))
             logits, state = model(inputs.to(device), state, memory_limit=memory_limit)
-            losses = F.cross_entropy(
+            yield F.cross_entropy(
                 logits.float().transpose(1, 2),
                 targets.to(device),
                 reduction="none",
                 ignore_index=-1,
-            )  # (batch, time) nats
-            # Summed in float64, which Apple's GPUs don't have.
-            nats += losses.cpu().sum(dtype=torch.float64).item()
-    return nats
+            )

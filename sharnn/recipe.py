@@ -17,6 +17,7 @@ OPTIMIZERS = ("lamb", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+CLOCKS = ("wall", "cpu")
 SHORTEST_SEGMENT = 5  # bytes
 
 
@@ -50,6 +51,11 @@ class Recipe:
         25, "maximum number of passes over the training bytes; none for no limit"
     )
     minutes: float | None = setting(None, "maximum training time in minutes; none for no limit")
+    clock: str = setting(
+        "wall",
+        f"clock that measures minutes, {one_of(CLOCKS)}; cpu counts the processor time of all "
+        "threads of the process, which other programs on the machine hardly change",
+    )
     batch_size: int = setting(16, "streams trained in parallel")
     segment_length: int = setting(1024, "maximum length of a segment, in bytes")
     short_segments: float = setting(0.05, "fraction of segments with half of segment_length")
@@ -63,6 +69,11 @@ class Recipe:
     min_trust: float | None = setting(0.25, "LAMB's minimum trust ratio; none for plain LAMB")
     warmup_steps: int = setting(800, "steps of linear warm-up")
     schedule: str = setting("constant", f"{one_of(SCHEDULES)}; cosine and linear decay to 0")
+    decay_from: float = setting(
+        0.0,
+        "with a cosine or linear schedule, fraction of the run after which the rate begins to "
+        "decay",
+    )
     halve_at: float | None = setting(
         23 / 25,
         "with a constant schedule, fraction of the run after which the rate is halved; none for "
@@ -109,11 +120,13 @@ class Recipe:
         for name in ("beta1", "beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("short_segments", 0 <= self.short_segments <= 1, "from 0 to 1")
+        self._require("decay_from", 0 <= self.decay_from < 1, "at least 0 and below 1")
         self._require("min_trust", self.min_trust is None or self.min_trust >= 0, "at least 0")
         self._require("halve_at", self.halve_at is None or 0 <= self.halve_at <= 1, "from 0 to 1")
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("precision", self.precision, PRECISIONS)
+        require_choice("clock", self.clock, CLOCKS)
         require_choice("device", self.device, DEVICES)
         if self.steps is None and self.epochs is None and self.minutes is None:
             raise InputError("a run needs a limit: give steps, epochs or minutes")
@@ -154,7 +167,7 @@ class Recipe:
         Args:
             step: steps taken.
             epochs: passes over the training bytes, with the fraction of the current one.
-            seconds: training time.
+            seconds: training time by the recipe's clock.
         """
         fractions = [
             (step, self.steps),
@@ -172,10 +185,11 @@ class Recipe:
         """
         lr = self.lr * min(1.0, (step + 1) / max(self.warmup_steps, 1))
         progress = min(progress, 1.0)
+        decayed = max(0.0, progress - self.decay_from) / (1 - self.decay_from)
         if self.schedule == "cosine":
-            return lr * (1 + math.cos(math.pi * progress)) / 2
+            return lr * (1 + math.cos(math.pi * decayed)) / 2
         if self.schedule == "linear":
-            return lr * (1 - progress)
+            return lr * (1 - decayed)
         return lr / 2 if self.halve_at is not None and progress >= self.halve_at else lr
 
     def segment_length_at(self, step: int) -> int:

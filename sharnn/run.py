@@ -79,6 +79,7 @@ class Run:
     on_metrics: Callable[[Metrics], None] | None
     tensorboard: bool
     on_checkpoint: Callable[[], None] | None = None
+    on_validation: Callable[[Trainer], Metrics] | None = None
     best: float | None = None
     sums: RunningSums = field(default_factory=RunningSums)
     metrics: list[Metrics] = field(default_factory=list)
@@ -269,17 +270,22 @@ class Run:
         valid = trainer.corpus.valid
         if trainer.recipe.eval_bytes is not None:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
+        line: Metrics = {"step": trainer.step_count}
         try:
             bits = bits_per_byte(
                 trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, group=self.group
             )
+            line["valid_bits_per_byte"] = round(bits, 5)
+            if self.on_validation is not None:
+                with self.group.shared_errors():
+                    line |= self.on_validation(trainer)
         except DamagedModelError as error:
             raise DivergedError(
                 f"the validation loss after step {trainer.step_count} is not finite: try a lower "
                 "lr or more warmup_steps"
             ) from error
         self.validated = trainer.step_count
-        self._emit({"step": trainer.step_count, "valid_bits_per_byte": round(bits, 5)})
+        self._emit(line)
         if self.best is None or bits < self.best:
             self.best = bits
             values = {"step": trainer.step_count, "valid_bits_per_byte": bits}

@@ -59,6 +59,8 @@ HEADER: Schema = {
         "epoch": COUNT,
         "offset": COUNT,
         "seconds": AMOUNT,
+        "cpu_seconds": AMOUNT,
+        "bytes_read": COUNT,
         "skipped": COUNT,
         "has_state": Rule("true or false", lambda value: isinstance(value, bool)),
         "world_size": POSITIVE,

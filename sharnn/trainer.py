@@ -86,6 +86,8 @@ class Trainer:
 
     Attributes:
         seconds: training time so far, over all sessions of the run.
+        cpu_seconds: processor time of this process in those seconds.
+        bytes_read: number of bytes read so far, by all processes.
 
     Raises:
         InputError: the device is not available, the corpus is too short for the batch, or the
@@ -136,6 +138,8 @@ class Trainer:
         self.epoch = 0
         self.offset = 0  # position in the streams
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.bytes_read = 0
         self.skipped = 0
         self.consecutive_skips = 0
         self._parallel: nn.Module | None = None
@@ -152,7 +156,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Fraction of the run that is complete; 1 or more at its end."""
-        return self.recipe.progress(self.step_count, self.epochs, self.seconds)
+        seconds = self.cpu_seconds if self.recipe.clock == "cpu" else self.seconds
+        return self.recipe.progress(self.step_count, self.epochs, seconds)
 
     def step(self, signals: Sequence[int] = ()) -> StepResult:
         """Reads the next segment of every stream and updates the weights.
@@ -167,7 +172,7 @@ class Trainer:
             NonFiniteError: one non-finite step too many in a row. Weights, optimiser and position
                 are those of the last good step.
         """
-        start = time.perf_counter()
+        start = (time.perf_counter(), time.process_time())
         if not self.consecutive_skips:
             self.last_good = self.position()
         self._stage = "reading"
@@ -183,14 +188,16 @@ class Trainer:
             loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())  # nats
         self.step_count += 1
         norm = self._backward_and_step(loss)
-        mean_loss, norm_value, seconds, stop = self._reduce(loss, norm, start, signals)
+        mean_loss, norm_value, seconds, cpu_seconds, stop = self._reduce(loss, norm, start, signals)
         self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
         # After a non-finite loss the state may be NaN too: the streams continue without it.
         self.state = state if math.isfinite(mean_loss) else None
         self._stage = "idle"
         skipped = not (math.isfinite(mean_loss) and math.isfinite(norm_value))
         self._count_skips(skipped)
         size = x.numel() * self.group.world_size
+        self.bytes_read += size
         return StepResult(mean_loss, norm_value, lr, size, seconds, skipped, stop)
 
     def _next_segment(self) -> tuple[Tensor, Tensor]:
@@ -231,13 +238,17 @@ class Trainer:
         return norm
 
     def _reduce(
-        self, loss: Tensor, norm: Tensor, start: float, signals: Sequence[int]
-    ) -> tuple[float, float, float, bool]:
-        """Returns mean loss, norm, rank 0's seconds, and True if any process must stop."""
+        self, loss: Tensor, norm: Tensor, start: tuple[float, float], signals: Sequence[int]
+    ) -> tuple[float, float, float, float, bool]:
+        """Returns mean loss, norm, rank 0's times since ``start``, and True if any must stop."""
         own_loss, norm_value = torch.stack([loss.detach(), norm]).tolist()  # waits for the device
-        seconds = time.perf_counter() - start if self.group.is_rank0 else 0.0
-        losses, seconds, stops = self.group.all_reduce([own_loss, seconds, float(bool(signals))])
-        return losses / self.group.world_size, norm_value, seconds, stops > 0
+        times = [0.0, 0.0]
+        if self.group.is_rank0:
+            times = [time.perf_counter() - start[0], time.process_time() - start[1]]
+        losses, seconds, cpu_seconds, stops = self.group.all_reduce(
+            [own_loss, *times, float(bool(signals))]
+        )
+        return losses / self.group.world_size, norm_value, seconds, cpu_seconds, stops > 0
 
     def _count_skips(self, skipped: bool) -> None:
         """Counts skipped steps, and ends the run if there are too many in a row."""
@@ -355,6 +366,8 @@ class Trainer:
             "epoch": self.epoch,
             "offset": self.offset,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "bytes_read": self.bytes_read,
             "skipped": self.skipped,
             "has_state": self.state is not None,
             "world_size": self.group.world_size,
@@ -400,7 +413,8 @@ class Trainer:
                 saved["state"].setdefault(int(index), {})[field] = tensor
         self.optimizer.load_state_dict(saved)
         self._restore_scaler(values["scaler"])
-        self.seconds, self.skipped = values["seconds"], values["skipped"]
+        self.seconds, self.cpu_seconds = values["seconds"], values["cpu_seconds"]
+        self.bytes_read, self.skipped = values["bytes_read"], values["skipped"]
         same_size = values["world_size"] == self.group.world_size
         rank = self.group.rank if same_size else 0
         names = {kind: random_name(kind, rank) for kind in ("cpu", "cuda")}

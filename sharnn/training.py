@@ -40,6 +40,7 @@ def train(
     initial: SHARNN | None = None,
     on_metrics: Callable[[Metrics], None] | None = None,
     on_checkpoint: Callable[[], None] | None = None,
+    on_validation: Callable[[Trainer], Metrics] | None = None,
     progress_bar: bool = True,
     tensorboard: bool = False,
     settings: dict[str, Any] | None = None,
@@ -65,6 +66,8 @@ def train(
             memory window may differ. None to start from random weights.
         on_metrics: called with each line of metrics, for example to draw a curve.
         on_checkpoint: called after each new checkpoint, for example to copy it.
+        on_validation: called in each validation, in every process. It returns numbers by name that
+            join the line of metrics, for example the loss on another text.
         progress_bar: show a progress bar on standard error.
         tensorboard: also write TensorBoard events to the run folder.
         settings: additional values for ``config.json``.
@@ -97,7 +100,7 @@ def train(
                 create_folder(folder)
                 stack.enter_context(locked_run(folder))
                 require_new_folder(folder)  # another process may have started a run in it
-        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint)
+        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint, on_validation)
         run.create(settings or {})
         return run.loop(progress_bar)
 
@@ -109,6 +112,7 @@ def resume(
     *,
     on_metrics: Callable[[Metrics], None] | None = None,
     on_checkpoint: Callable[[], None] | None = None,
+    on_validation: Callable[[Trainer], Metrics] | None = None,
     progress_bar: bool = True,
     tensorboard: bool = False,
     threads: int | None = None,
@@ -124,7 +128,7 @@ def resume(
         corpus: the same bytes as before.
         changes: settings of the recipe to replace, for example ``{"steps": 2000}``. Batch size and
             optimiser can't change; to change them, start a new run with ``train(..., initial=)``.
-        on_metrics, on_checkpoint, progress_bar, tensorboard: see `train`.
+        on_metrics, on_checkpoint, on_validation, progress_bar, tensorboard: see `train`.
         threads: number of CPU threads; None for the number the run was trained with, because
             another one changes how sums are rounded.
 
@@ -154,7 +158,7 @@ def resume(
             except InputError as error:
                 raise InputError(f"{folder / LAST} is damaged: {error}") from error
         stack.enter_context(cpu_threads(threads or _recorded_threads(trainer, header["training"])))
-        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint)
+        run = Run(trainer, folder, on_metrics, tensorboard, on_checkpoint, on_validation)
         run.restore(header["run"])
         changed = _describe_changes(trainer, header["training"])
         if group.is_rank0 and changed is not None:

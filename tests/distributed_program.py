@@ -16,6 +16,7 @@ import math
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,7 +127,8 @@ def limited_by_minutes():
     """Trains for 3 seconds on clocks that differ; on rank 0's clock a step takes 0.25 seconds."""
     recipe = small_recipe(steps=None, minutes=0.05, log_every=1, schedule="linear", lr=1e-2)
     clock = itertools.count(step=0.25 * (RANK + 1))  # rank 0 reads it at a step's start and end
-    with mock.patch("sharnn.trainer.time", SimpleNamespace(perf_counter=clock.__next__)):
+    clocks = SimpleNamespace(perf_counter=clock.__next__, process_time=time.process_time)
+    with mock.patch("sharnn.trainer.time", clocks):
         return summary(train(small_config(), CORPUS, recipe, progress_bar=False))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import sharnn
 from sharnn import InputError, bits_per_byte, compress, decompress, train
-from sharnn.compression.codec import default_num_streams
+from sharnn.compression.codec import bits_in_archive, default_num_streams
 from sharnn.compression.coder import (
     TOTAL,
     Decoder,
@@ -26,6 +26,8 @@ from sharnn.compression.coder import (
 from sharnn.compression.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
 from sharnn.compression.prediction import LearningPredictor, reproducible
 from sharnn.corpora.sample import sample_bytes
+from sharnn.evaluate import bits_of_bytes
+from sharnn.streams import cut_streams
 from small import small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)
@@ -102,6 +104,21 @@ def test_text_gets_smaller_and_learning_makes_it_smaller_still(trained):
     learned = compress(trained, text, num_streams=8, learn=True)
     assert len(learned) < len(fixed) < len(text) / 2
     assert decompress(trained, learned) == text
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_the_lengths_of_the_codes_sum_to_the_archives_size(trained, learn):
+    lengths = bits_in_archive(trained, TEXT, num_streams=3, learn=learn)
+    archive = compress(trained, TEXT, num_streams=3, learn=learn)
+    # The coder writes whole words of 4 bytes.
+    assert 0 <= len(archive) - HEADER_BYTES - lengths.sum() / 8 < 12
+    firsts = cut_streams(len(TEXT), 3)[0]
+    np.testing.assert_allclose(lengths[firsts], 8, atol=1e-3)
+    if not learn:
+        one = bits_in_archive(trained, TEXT, num_streams=1)
+        expected = bits_of_bytes(trained, TEXT, batch_size=1)
+        # No symbol costs more than 24 bits, the coder's precision.
+        np.testing.assert_allclose(one[1:], expected.clamp(max=24).numpy(), atol=0.1)
 
 
 def test_learning_does_not_change_the_model(trained):

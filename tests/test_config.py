@@ -102,6 +102,16 @@ def test_schedules_warm_up_and_decay_to_0(schedule):
     assert all(before > after for before, after in pairwise(rates[10:]))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_decay_can_begin_late_in_the_run(schedule):
+    recipe = Recipe(steps=100, warmup_steps=10, schedule=schedule, lr=1.0, decay_from=0.6)
+    rates = [recipe.learning_rate(step, step / 100) for step in range(101)]
+    assert rates[9:61] == [1.0] * 52
+    assert all(before > after for before, after in pairwise(rates[60:]))
+    whole = Recipe(steps=40, warmup_steps=0, schedule=schedule, lr=1.0)
+    assert rates[60:] == pytest.approx([whole.learning_rate(i, i / 40) for i in range(41)])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -114,6 +124,8 @@ def test_schedules_warm_up_and_decay_to_0(schedule):
         ({"schedule": "step"}, "constant, cosine"),
         ({"precision": "float8"}, "precision"),
         ({"device": "tpu"}, "device"),
+        ({"clock": "sun"}, "clock must be"),
+        ({"decay_from": 1.0}, "decay_from must be at least 0 and below 1"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"beta2": 1.0}, "beta2"),

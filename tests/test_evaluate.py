@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 import sharnn
 from sharnn import SHARNN, InputError, ModelConfig, bits_per_byte
+from sharnn.evaluate import bits_of_bytes
+from sharnn.streams import cut_streams
 from small import small_model
 
 TEXT = bytes(torch.randint(256, (500,), generator=torch.Generator().manual_seed(5)).tolist())
@@ -37,6 +39,26 @@ def test_every_byte_but_the_first_is_scored_once(streams, segment_length):
     model = small_model(memory_window="sliding")
     bits = bits_per_byte(model, TEXT, batch_size=streams, segment_length=segment_length)
     assert bits == pytest.approx(plain(model, TEXT, streams), abs=1e-5)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("limit", [5, None])
+def test_the_bits_of_each_byte_are_those_of_single_steps(streams, limit):
+    model = small_model(memory_window="sliding")
+    bits = bits_of_bytes(model, TEXT, batch_size=streams, segment_length=10, memory_limit=limit)
+    assert bits.shape == (499,)
+    expected = [
+        plain(model, TEXT[start : start + 2], memory_limit=limit)
+        for start in cut_streams(499, streams)[0]
+    ]
+    firsts = bits[cut_streams(499, streams)[0]]
+    torch.testing.assert_close(firsts, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    one = bits_of_bytes(model, TEXT[:200], batch_size=1, memory_limit=limit)
+    for size in (2, 50, 200):
+        total = plain(model, TEXT[:size], memory_limit=limit) * (size - 1)
+        assert one[: size - 1].sum().item() == pytest.approx(total, rel=1e-4)
+    mean = bits_per_byte(model, TEXT, batch_size=streams, segment_length=10, memory_limit=limit)
+    assert bits.mean().item() == pytest.approx(mean, rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])

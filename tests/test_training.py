@@ -342,8 +342,10 @@ def test_too_many_non_finite_steps_stop_the_run_at_the_last_good_state(
 @pytest.fixture
 def quarter_seconds(monkeypatch):
     """Replaces the trainer's clock by one on which every step takes a quarter of a second."""
-    clock = itertools.count(step=0.25)  # a step reads it twice, and nothing else does
-    monkeypatch.setattr("sharnn.trainer.time", SimpleNamespace(perf_counter=clock.__next__))
+    # A step reads each clock twice, and nothing else does.
+    wall, cpu = itertools.count(step=0.25), itertools.count(step=0.5)
+    clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=cpu.__next__)
+    monkeypatch.setattr("sharnn.trainer.time", clocks)
 
 
 def test_a_run_limited_by_minutes_ends_with_the_step_that_reaches_them(corpus, quarter_seconds):
@@ -351,6 +353,28 @@ def test_a_run_limited_by_minutes_ends_with_the_step_that_reaches_them(corpus, q
     result = train(small_config(), corpus, recipe, progress_bar=False)
     seconds = [line["seconds"] for line in result.metrics if "seconds" in line]
     assert seconds == [0.25, 0.5, 0.75, 1.0, 1.25]  # 0.02 minutes are 1.2 seconds
+
+
+def test_minutes_can_be_those_of_the_processor(corpus, quarter_seconds):
+    recipe = small_recipe(steps=None, minutes=0.02, clock="cpu", warmup_steps=1)
+    result = train(small_config(), corpus, recipe, progress_bar=False)
+    assert result.metrics[-1]["step"] == 3  # 0.5 seconds each: 0.02 minutes are 1.2 seconds
+
+
+def test_a_callback_adds_to_the_lines_of_validation(tmp_path, corpus):
+    def totals(trainer):
+        return {"total": trainer.bytes_read, "cpu": trainer.cpu_seconds}
+
+    arguments = {"on_validation": totals, "progress_bar": False}
+    train(small_config(), corpus, small_recipe(steps=7), tmp_path, **arguments)
+    resume(tmp_path, corpus, {"steps": 12, "log_every": 1}, **arguments)
+    lines = read_metrics(tmp_path)
+    read = sum(line.get("bytes", 0) for line in lines)
+    added = [line for line in lines if "total" in line]
+    assert [line["step"] for line in added] == [5, 7, 10, 12]
+    assert added[-1]["total"] == read
+    times = [line["cpu"] for line in added]
+    assert 0 < times[0] < times[1] < times[2] < times[3]
 
 
 def test_too_little_text_for_the_batch_is_an_error(corpus):

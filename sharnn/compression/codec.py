@@ -14,6 +14,7 @@ from sharnn.compression.coder import (
     Encoder,
     Frequencies,
     Symbols,
+    code_lengths,
     max_symbols,
 )
 from sharnn.compression.container import (
@@ -97,16 +98,7 @@ def compress(
         >>> decompress(model, compress(model, b"the same bytes"))
         b'the same bytes'
     """
-    model, data = _checked(model), _to_bytes(data)
-    if num_streams is None:
-        num_streams = default_num_streams(len(data))
-    if type(num_streams) is not int or not 1 <= num_streams <= MAX_STREAMS:
-        raise InputError(
-            f"num_streams (--lanes) must be an integer from 1 to {MAX_STREAMS}, got {num_streams!r}"
-        )
-    num_streams = min(num_streams, max(1, len(data)))
-    content = np.frombuffer(data, dtype=np.uint8)
-    require_symbols(model, int(content.max(initial=0)))
+    model, content, num_streams = _prepare(model, data, num_streams)
     encoder = Encoder()
 
     def encode(frequencies: Frequencies, positions: Positions) -> Symbols:
@@ -114,12 +106,12 @@ def compress(
         encoder.write(symbols, frequencies)
         return symbols
 
-    _code_streams(model, len(data), num_streams, learn, encode, progress_bar)
+    _code_streams(model, len(content), num_streams, learn, encode, progress_bar)
     method, payload = (LEARNED if learn else CODED), encoder.to_bytes()
-    if len(payload) >= len(data):
-        method, payload = STORED, data
+    if len(payload) >= len(content):
+        method, payload = STORED, content.tobytes()
     return Container(
-        method, num_streams, len(data), fingerprint(model), checksum(data), payload
+        method, num_streams, len(content), fingerprint(model), checksum(content.tobytes()), payload
     ).to_bytes()
 
 
@@ -175,6 +167,53 @@ def decompress(model: SHARNN, data: bytes, *, progress_bar: bool = False) -> byt
     if checksum(restored) != archive.checksum:
         raise InputError(f"the restored bytes do not match their checksum: {ROUNDING_HINT}")
     return restored
+
+
+def bits_in_archive(
+    model: SHARNN, data: bytes, *, num_streams: int | None = None, learn: bool = False
+) -> npt.NDArray[np.float64]:
+    """Returns the number of bits that each byte takes in an archive of `compress`.
+
+    Args:
+        model, data, num_streams, learn: as in `compress`.
+
+    Returns:
+        (bytes,): the archive has as many bits as their sum, and its header.
+
+    Raises:
+        InputError: see `compress`.
+
+    Example:
+        >>> from sharnn.config import ModelConfig
+        >>> bits_in_archive(SHARNN(ModelConfig(dim=8, boom_dim=32)), b"text").shape
+        (4,)
+    """
+    model, content, num_streams = _prepare(model, data, num_streams)
+    bits = np.zeros(len(content))
+
+    def measure(frequencies: Frequencies, positions: Positions) -> Symbols:
+        symbols = content[positions].astype(np.int32)
+        bits[positions] = code_lengths(frequencies, symbols)
+        return symbols
+
+    _code_streams(model, len(content), num_streams, learn, measure, progress_bar=False)
+    return bits
+
+
+def _prepare(
+    model: SHARNN, data: bytes, num_streams: int | None
+) -> tuple[SHARNN, npt.NDArray[np.uint8], int]:
+    """Returns the checked model, the content as an array, and the number of streams."""
+    model, data = _checked(model), _to_bytes(data)
+    if num_streams is None:
+        num_streams = default_num_streams(len(data))
+    if type(num_streams) is not int or not 1 <= num_streams <= MAX_STREAMS:
+        raise InputError(
+            f"num_streams (--lanes) must be an integer from 1 to {MAX_STREAMS}, got {num_streams!r}"
+        )
+    content = np.frombuffer(data, dtype=np.uint8)
+    require_symbols(model, int(content.max(initial=0)))
+    return model, content, min(num_streams, max(1, len(data)))
 
 
 def _to_bytes(data: bytes) -> bytes:
