@@ -117,8 +117,10 @@ def test_the_lengths_of_the_codes_sum_to_the_archives_size(trained, learn):
     if not learn:
         one = bits_in_archive(trained, TEXT, num_streams=1)
         expected = bits_of_bytes(trained, TEXT, batch_size=1)
-        # No symbol costs more than 24 bits, the coder's precision.
-        np.testing.assert_allclose(one[1:], expected.clamp(max=24).numpy(), atol=0.1)
+        likely = expected < 16  # the frequencies of others are rounded
+        torch.testing.assert_close(
+            torch.from_numpy(one[1:])[likely], expected[likely].double(), rtol=0, atol=0.02
+        )
 
 
 def test_learning_does_not_change_the_model(trained):

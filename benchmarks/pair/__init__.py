@@ -1,0 +1,1 @@
+"""The matched pair: two models that differ only in the head, trained on real text for hours."""
