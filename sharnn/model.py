@@ -48,7 +48,9 @@ class Block(nn.Module):
         if has_head:
             self.memory_norm = layer_norm(dim)  # LN_mem
             self.middle_norm = layer_norm(dim)  # LN_mid
-            self.head = SingleHeadAttention(dim, config.dropout, config.collapsed)
+            self.head = SingleHeadAttention(
+                dim, config.dropout, config.collapsed, config.shifted_keys
+            )
         self.skip_norm = layer_norm(dim)  # LN_ff
         self.boom_norm = layer_norm(dim)  # LN_xff
         self.boom = Boom(dim, config.boom_dim)

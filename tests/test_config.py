@@ -9,6 +9,7 @@ import pytest
 
 from sharnn import InputError, ModelConfig, Recipe
 from sharnn.config import PRESETS
+from small import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from sharnn.config import PRESETS
         ({"dropout": float("nan")}, "dropout"),
         ({"memory": 0}, "memory"),
         ({"memory_window": "endless"}, "segment, sliding"),
+        ({"shifted_keys": 1}, "shifted_keys must be true or false"),
     ],
 )
 def test_an_invalid_configuration_is_an_error(change, message):
@@ -38,6 +40,17 @@ def test_presets_survive_a_json_round_trip(name):
     config, recipe = ModelConfig.preset(name), Recipe.preset(name)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert Recipe.from_dict(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_survive_a_json_round_trip_and_are_off_in_the_papers_models(options):
+    config = ModelConfig(**options)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for name in ("paper", "paper-no-head", "paper-every-head"):
+        preset = ModelConfig.preset(name)
+        assert dataclasses.replace(preset, **options) != preset
+        for option in options:
+            assert getattr(preset, option) in (None, False)
 
 
 def test_unknown_presets_and_settings_are_errors():

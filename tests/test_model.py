@@ -6,7 +6,7 @@ from torch import nn
 
 from sharnn import SHARNN, InputError, ModelConfig
 from sharnn.layers import LAYER_NORM_EPS
-from small import small_config, small_model
+from small import OPTIONS, small_config, small_model
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}  # for float64
 
@@ -44,6 +44,9 @@ SHAPES = [
     {"dim": 7, "boom_dim": 17},
     {"memory": 1},
     {"collapsed": True},
+    *OPTIONS,
+    *({"memory": 1, **options} for options in OPTIONS),
+    *({"attention_layers": (0, 1, 2), "memory": 2, **options} for options in OPTIONS),
 ]
 
 
@@ -92,14 +95,16 @@ def test_under_the_papers_rule_memory_and_segment_share_m_rows():
 
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_no_query_sees_more_rows_than_the_memory_limit(window):
-    model = small_model(memory=24, memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_no_query_sees_more_rows_than_the_memory_limit(window, options):
+    model = small_model(memory=24, memory_window=window, **options)
     _, _, attention = model(torch.randint(256, (1, 30)), memory_limit=3, return_attention=True)
     assert (attention[1][0] > 0).sum(dim=-1).tolist() == [1, 2] + [3] * 28
 
 
-def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
-    model = small_model(memory=24, memory_window="sliding")
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_under_the_sliding_rule_each_query_sees_exactly_m_rows(options):
+    model = small_model(memory=24, memory_window="sliding", **options)
     x = torch.randint(256, (1, 90))
     _, state = model(x[:, :40])
     _, _, attention = model(x[:, 40:], state, return_attention=True)
@@ -107,8 +112,11 @@ def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
     assert (num_visible == 24).all()
 
 
-def test_both_rules_agree_for_single_steps():
-    segment, sliding = small_model().double(), small_model(memory_window="sliding").double()
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_both_rules_agree_for_single_steps(options):
+    segment, sliding = (
+        small_model(memory_window=window, **options).double() for window in ("segment", "sliding")
+    )
     x = torch.randint(256, (2, 60))
     with torch.no_grad():
         torch.testing.assert_close(stepped(segment, x)[0], stepped(sliding, x)[0])
@@ -116,8 +124,9 @@ def test_both_rules_agree_for_single_steps():
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize("heads", [(), (1,), (0, 1, 2)])
-def test_no_later_byte_changes_an_earlier_logit(window, heads):
-    model = small_model(attention_layers=heads, memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_no_later_byte_changes_an_earlier_logit(window, heads, options):
+    model = small_model(attention_layers=heads, memory_window=window, **options)
     x = torch.randint(256, (1, 50))
     _, state = model(torch.randint(256, (1, 30)))
     logits, _ = model(x, state)
@@ -160,8 +169,9 @@ def test_memory_limit_overrides_the_configured_memory():
 
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
-def test_collapsing_does_not_change_the_outputs(heads):
-    model = small_model(attention_layers=heads)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_collapsing_does_not_change_the_outputs(heads, options):
+    model = small_model(attention_layers=heads, **options)
     x = torch.randint(256, (2, 30))
     before, _ = model(x)
     names = {name for name, _ in model.named_parameters()}
