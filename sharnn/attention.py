@@ -100,6 +100,13 @@ class SingleHeadAttention(nn.Module):
             self.value_shape = nn.Linear(dim, 2 * dim)  # W_v, b_v
         self.dropout = Dropout(dropout)
 
+    def init_query(self, gain: float) -> None:
+        """Starts the queries as their own rows: W_q = gain I, b_q = 0, and LN_q's gain = gain."""
+        with torch.no_grad():
+            nn.init.eye_(self.query.weight).mul_(gain)
+        nn.init.zeros_(self.query.bias)
+        nn.init.constant_(self.query_norm.weight, gain)
+
     def static_value_gate(self) -> Tensor:
         """Returns the gate on the values, (dim,), between -1 and 1; it depends on no input."""
         if self.collapsed:

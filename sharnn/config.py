@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ class ModelConfig:
         "the key of each row is the row before it, so that a query that resembles an earlier row "
         "attends to what followed that row; not in the paper",
     )
+    query_gain: float | None = setting(
+        None,
+        "before training, W_q is this number times the identity and LN_q's gain is this number, so "
+        "that queries resemble their own rows; none for the paper's start",
+    )
 
     def __post_init__(self) -> None:
         for name, largest in LARGEST.items():
@@ -102,6 +108,9 @@ class ModelConfig:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
         require_choice("memory_window", self.memory_window, MEMORY_WINDOWS)
+        gain = self.query_gain
+        if gain is not None and not 0 < gain < math.inf:
+            raise InputError(f"query_gain must be a positive number or none, got {gain!r}")
 
     @property
     def head_count(self) -> int:

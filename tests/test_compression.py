@@ -312,8 +312,11 @@ def test_the_fingerprint_of_a_model_without_options_stays_the_same():
     assert fingerprint(model).hex() != "f3e0399b6f6f9084"
 
 
-def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_dropout(model):
-    assert fingerprint(small_model(dropout=0.5)) == fingerprint(model)
+def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_settings_of_training(model):
+    before = fingerprint(model)
+    other = small_model(dropout=0.5, query_gain=2.0)
+    other.load_state_dict(model.state_dict())
+    assert fingerprint(other) == before
     assert fingerprint(small_model(memory=25)) != fingerprint(model)
     other = small_model()
     with torch.no_grad():

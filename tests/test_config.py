@@ -28,6 +28,11 @@ from small import OPTIONS
         ({"memory": 0}, "memory"),
         ({"memory_window": "endless"}, "segment, sliding"),
         ({"shifted_keys": 1}, "shifted_keys must be true or false"),
+        ({"query_gain": 0}, "query_gain must be a positive number or none, got 0"),
+        ({"query_gain": -4.0}, "query_gain must be a positive number"),
+        ({"query_gain": float("nan")}, "query_gain must be a positive number"),
+        ({"query_gain": float("inf")}, "query_gain is too large"),
+        ({"query_gain": "4"}, "query_gain must be a number or None"),
     ],
 )
 def test_an_invalid_configuration_is_an_error(change, message):

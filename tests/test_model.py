@@ -198,6 +198,40 @@ def test_layer_norms_start_at_gain_1_and_matrices_at_the_authors_scale():
     assert (model.output_bias == 0).all()
 
 
+def test_with_query_gain_only_the_queries_start_differently():
+    models, after = [], []
+    for gain in (None, 4.0):
+        torch.manual_seed(3)
+        models.append(SHARNN(small_config(attention_layers=(0, 2), query_gain=gain)))
+        after.append(torch.get_rng_state())
+    plain, other = (model.state_dict() for model in models)
+    changed = {name for name in plain if not torch.equal(plain[name], other[name])}
+    assert changed == {
+        f"blocks.{i}.head.{name}.weight" for i in (0, 2) for name in ("query", "query_norm")
+    }
+    for i in (0, 2):
+        head = models[1].blocks[i].head
+        assert torch.equal(head.query.weight, 4 * torch.eye(16))
+        assert torch.equal(head.query.bias, torch.zeros(16))
+        assert torch.equal(head.query_norm.weight, torch.full((16,), 4.0))
+    assert torch.equal(*after)
+
+
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+def test_with_shifted_keys_and_query_gain_a_head_starts_as_an_induction_head(window):
+    """In the second copy of a text, the largest weight is on what followed in the first."""
+    options = {"dim": 64, "boom_dim": 64, "memory": 100, "memory_window": window}
+    x = torch.randperm(256)[:40].repeat(2)[None]
+    found = {}
+    for shifted_keys, gain in ((False, None), (True, None), (False, 8.0), (True, 8.0)):
+        model = SHARNN(small_config(shifted_keys=shifted_keys, query_gain=gain, **options))
+        _, _, attention = model.forward_with_attention(x)
+        largest = attention[1][0].argmax(dim=-1)[50:]
+        found[shifted_keys, gain] = (largest == torch.arange(50, 80) - 39).double().mean().item()
+    assert found.pop((True, 8.0)) == 1
+    assert max(found.values()) < 0.1
+
+
 def test_the_output_is_tied_to_the_embedding():
     model = small_model()
     with torch.no_grad():

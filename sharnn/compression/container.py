@@ -24,7 +24,7 @@ _CHECKSUM_BYTES = 8  # size of the checksum over header and payload
 HEADER_BYTES = _LAYOUT.size + _CHECKSUM_BYTES
 # Fields of ModelConfig in the fingerprint: those that don't change predictions are left out. So are
 # newer ones at their default: otherwise no existing archive would match its model.
-TRAINING_ONLY = ("dropout",)
+TRAINING_ONLY = ("dropout", "query_gain")
 LATER_FIELDS = ("shifted_keys",)
 DEFAULTS = ModelConfig().to_dict()
 
