@@ -28,7 +28,7 @@ class _BlockRecord:
 
     hidden: Tensor  # (targets, dim) the LSTM's state before each query
     cell: Tensor  # (targets, dim)
-    h: Tensor  # (targets, dim) the LSTM's output
+    h: Tensor  # (targets, dim) the output of `Block.before_head`
     rows: Tensor | None  # (past + targets, dim) the remembered rows, then each query's own
 
 
@@ -165,7 +165,7 @@ class Replay:
 
         Args:
             i: the block.
-            h: (chosen, dim) the LSTM's output.
+            h: (chosen, dim) the output of `Block.before_head`.
             chosen: (chosen,) indices of the targets.
             removed: (chosen, memory) keys that the head can't attend to; None for none.
 

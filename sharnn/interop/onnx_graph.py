@@ -114,8 +114,12 @@ class _Graph(GraphBuilder):
         """Adds one block: takes and returns (batch, time, dim)."""
         prefix = f"blocks.{i}"
         # h = LSTM(LN_start(h))
-        h = self._norm(f"{prefix}.start_norm", block.start_norm, h)
-        h = self._lstm(f"{prefix}.lstm", i, block.lstm, h)
+        start = self._norm(f"{prefix}.start_norm", block.start_norm, h)
+        h = self._lstm(f"{prefix}.lstm", i, block.lstm, start)
+        if block.lstm_skip is not None:
+            # h = LSTM(LN_start(h)) + g LN_start(h)
+            skip = self.add("Mul", start, self.weight(f"{prefix}.lstm_skip", block.lstm_skip))
+            h = self.add("Add", h, skip)
         if block.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + head(h, [memory ; m])
             m = self._norm(f"{prefix}.memory_norm", block.memory_norm, h)
