@@ -13,13 +13,12 @@ from sharnn.attention import SingleHeadAttention
 from sharnn.errors import InputError
 from sharnn.inference.packed import pack
 from sharnn.inference.ring import RingBuffer
-from sharnn.layers import LAYER_NORM_EPS
+from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.memory import Memory, State, require_state
 from sharnn.model import SHARNN, Block, evaluating, in_float32
 from sharnn.weights import usable
 
 SEGMENT_LENGTH = 512  # bytes of a prompt that are read at a time
-GELU_SCALE = 1.702  # gelu(x) = x sigma(1.702 x)
 
 
 class Stepper:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharnn.attention import SingleHeadAttention
 from sharnn.interop.onnx_builder import GraphBuilder, ValueInfo
-from sharnn.layers import LAYER_NORM_EPS
+from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
 from sharnn.weights import usable
 
@@ -188,7 +188,7 @@ class _Graph(GraphBuilder):
         kept = slice(chunks * dim)
         u = self._linear(f"{prefix}.expand", expand.weight[kept], expand.bias[kept], h)
         # gelu(x) = x sigma(1.702 x)
-        scaled = self.add("Mul", u, self.floats("gelu", [1.702]))
+        scaled = self.add("Mul", u, self.floats("gelu", [GELU_SCALE]))
         u = self.add("Mul", u, self.add("Sigmoid", scaled))
         # In a Reshape, 0 leaves that dimension unchanged.
         u = self.add("Reshape", u, self.integers("chunks", [0, 0, chunks, dim]))
