@@ -102,7 +102,8 @@ class _Graph(GraphBuilder):
         self.mask = self.add("Where", causal_mask, zeros, minus_inf)
         if self.config.shifted_keys:
             # A row has a key if a query can attend to the row before it, too.
-            nearer = self.add("Less", distance, self.integers("limit_1", [self.config.memory - 1]))
+            oldest = self.integers("oldest", [self.config.memory - 1])
+            nearer = self.add("Less", distance, oldest)
             self.has_key = self.add("And", nearer, self.add("Greater", keys, zero))
 
     def _range(self, count: str) -> str:
