@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError, require_choice
 from sharnn.io.checksum import add_checksum, verify_checksum
-from sharnn.io.files import open_atomically, utf8_path
+from sharnn.io.console import notify
+from sharnn.io.files import open_atomically, read_file
+from sharnn.io.tensor_file import metadata_of, read_tensors
 from sharnn.model import SHARNN
 from sharnn.weights import named_weights, unwrap
 
@@ -123,8 +123,9 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
     """Loads a model in evaluation mode. Loading never runs code, whatever the file contains.
 
     Args:
-        path_or_name: a run folder (its best checkpoint, else its last), a ``.safetensors`` file,
-            or the name of a model that ships with the package.
+        path_or_name: the name of a model that ships with the package, a run folder (its best
+            checkpoint, else its last), or a ``.safetensors`` file. A folder or file with the name
+            of a shipped model is given as ``"./wiki-small"`` or as a `pathlib.Path`.
         device: device of the model.
 
     Raises:
@@ -134,7 +135,11 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
         >>> load("wiki-small").config.dim
         256
     """
-    tensors, header = read(find_model(path_or_name), training=False)
+    path = find_model(path_or_name)
+    if path.parent == SHIPPED and os.path.exists(path_or_name):
+        name = path_or_name
+        notify(f"{name} is the shipped model, not {name} in this folder: write ./{name} for that")
+    tensors, header = read(path, training=False)
     return build(tensors, header, str(path_or_name)).to(device).eval()
 
 
@@ -146,6 +151,9 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     """
     path = Path(path_or_name)
     try:
+        shipped_model = SHIPPED / f"{path.name}.safetensors"
+        if path_or_name == path.name and shipped_model.is_file():
+            return shipped_model
         if path.is_dir():
             for name in (BEST, LAST):
                 if (path / name).is_file():
@@ -156,8 +164,6 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     except OSError as error:  # a folder without permission, or a name that is too long
         raise InputError(f"can't read {path}: {error.strerror or error}") from error
     shipped = sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
-    if str(path_or_name) in shipped:
-        return SHIPPED / f"{path_or_name}.safetensors"
     names = (
         f"shipped models: {', '.join(shipped)}" if shipped else "no model ships with the package"
     )
@@ -179,13 +185,15 @@ def read(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]
     Raises:
         InputError: the file can't be read, is damaged, or was not written by `save`.
     """
-    with _opened(path) as file:
-        verify_checksum(path, file.metadata() or {})
-        header = _header(file, path)
-        names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
-        # Clone: a tensor's alignment in the file can change rounding, so that a resumed run would
-        # drift from an uninterrupted one.
-        return {name: file.get_tensor(name).clone() for name in names}, header
+    content, tensors = read_tensors(path)
+    metadata = metadata_of(content)
+    verify_checksum(path, content, metadata)
+    del content
+    header = _header(metadata, path)
+    names = [name for name in tensors if training or not name.startswith(TRAINING)]
+    # Clone: a tensor's alignment in memory can change rounding, so that a resumed run would drift
+    # from an uninterrupted one.
+    return {name: tensors.pop(name).clone() for name in names}, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -194,28 +202,14 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file can't be read, or was not written by `save`.
     """
-    with _opened(path) as file:
-        return _header(file, path)
+    return _header(metadata_of(read_file(path)), path)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Context manager: opens a safetensors file for reading."""
+def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Returns the header's values from a file's metadata."""
     try:
-        path.open("rb").close()  # safe_open calls every file that it can't open missing
-        with utf8_path(path) as named, safe_open(named, framework="pt") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise InputError(f"{path} can't be read as safetensors: {error}") from error
-
-
-def _header(file: Any, path: Path) -> dict[str, Any]:
-    """Returns the header's values of an open file."""
-    try:
-        header = json.loads((file.metadata() or {})["sharnn"])
-    except (KeyError, ValueError, RecursionError) as error:
+        header = json.loads(metadata["sharnn"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not a sharnn model: its header has no configuration"
         ) from error

@@ -44,7 +44,49 @@ def test_a_lost_run_is_restored_from_its_last_copy(places):
     delete(run)
     assert RunBackup(run, drive).restore()
     assert read_run(run) == expected
-    assert sorted(path.name for path in run.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in run.iterdir()) == sorted((*FILES, ".backup-id"))
+
+
+def test_the_backup_of_another_run_is_not_overwritten(places):
+    run, drive = places
+    other = run.with_name("other")
+    write_run(run, "first")
+    write_run(other, "second")
+    RunBackup(run, drive).save()
+    content = read_run(drive / "a")
+    with pytest.raises(InputError, match=r"the backup of another run than .*other: name"):
+        RunBackup(other, drive).save()
+    assert read_run(drive / "a") == content
+    assert not (drive / "b").exists()
+    RunBackup(other, drive.with_name("others")).save()
+    with pytest.raises(InputError, match="is the backup of another run"):
+        RunBackup(other, drive).save()
+    RunBackup(run, drive.with_name("second copy")).save()  # one run may have several backups
+    RunBackup(run, drive).save()
+    assert number(drive / "b") == 2
+
+
+def test_a_restored_run_is_backed_up_again(places):
+    run, drive = places
+    write_run(run, "first")
+    RunBackup(run, drive).save()
+    delete(run)
+    RunBackup(run, drive).restore()
+    RunBackup(run, drive).save()
+    assert number(drive / "b") == 2
+
+
+def test_a_backup_without_the_identity_of_its_run_is_still_used(places):
+    run, drive = places
+    write_run(run, "first")
+    RunBackup(run, drive).save()
+    contents = json.loads((drive / "a" / "contents.json").read_text())
+    del contents["run"]
+    (drive / "a" / "contents.json").write_text(json.dumps(contents))
+    delete(run)
+    assert RunBackup(run, drive).restore()
+    RunBackup(run, drive).save()
+    assert number(drive / "b") == 2
 
 
 def test_an_existing_run_is_not_overwritten(places):

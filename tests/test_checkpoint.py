@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -310,6 +311,21 @@ def test_the_weights_of_a_loaded_model_are_contiguous_and_aligned(saved):
 def test_a_missing_model_is_an_error(tmp_path, place):
     with pytest.raises(InputError, match="no model at"):
         load(tmp_path / place)
+
+
+def test_a_name_is_the_shipped_model_and_a_path_is_not(saved, monkeypatch, capsys):
+    monkeypatch.chdir(saved.parent)
+    shipped = load("wiki-small").config
+    assert capsys.readouterr().err == ""
+    saved.rename("wiki-small")
+    assert load("wiki-small").config == shipped
+    assert capsys.readouterr().err == (
+        "sharnn: wiki-small is the shipped model, not wiki-small in this folder: "
+        "write ./wiki-small for that\n"
+    )
+    for path in ("./wiki-small", Path("wiki-small"), saved.parent / "wiki-small"):
+        assert load(path).config == small_config()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path):

@@ -9,7 +9,9 @@ from safetensors.torch import save as to_bytes
 
 from sharnn import InputError, OnnxModel, export, load, resume, save, train
 from sharnn.checkpoint import SHIPPED
+from sharnn.interop.onnx_graph import model_graph
 from sharnn.io.checksum import KEY, add_checksum, verify_checksum
+from sharnn.io.tensor_file import read_tensors
 from small import small_config, small_model, small_recipe
 
 
@@ -82,6 +84,13 @@ def test_other_programs_read_the_file(saved):
     assert json.loads(content[8 : 8 + size])["__metadata__"] == metadata_of(saved)
 
 
+def test_truncating_a_file_does_not_harm_tensors_that_were_read(saved):
+    _, tensors = read_tensors(saved)
+    with open(saved, "r+b") as file:
+        file.truncate(10)  # the next access to a memory map would kill the process
+    assert sum(tensor.sum() for tensor in tensors.values()).isfinite()
+
+
 def test_the_same_model_gives_the_same_file(saved):
     content = saved.read_bytes()
     save(load(saved), saved)
@@ -97,14 +106,14 @@ def test_metadata_are_needed_and_a_checksum_is_added_once(saved):
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_shipped_models_have_a_checksum(path):
     assert KEY in metadata_of(path)
-    verify_checksum(path, metadata_of(path))
+    verify_checksum(path, path.read_bytes(), metadata_of(path))
 
 
 def test_a_file_without_read_permission_is_not_called_missing(saved, monkeypatch):
-    def refuse(self, mode):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"can't read .*m\.safetensors: Permission denied$"):
         load(saved)
 
@@ -125,12 +134,36 @@ def test_an_onnx_file_without_read_permission_is_not_called_damaged(tmp_path, mo
     path = tmp_path / "m.onnx"
     export(small_model(), path)
 
-    def refuse(self, mode):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"can't read .*m\.onnx: Permission denied$"):
         OnnxModel(path)
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_no_flipped_bit_of_an_onnx_file_goes_unnoticed(tmp_path, storage):
+    path = tmp_path / "m.onnx"
+    export(small_model(), path, storage=storage)
+    content = path.read_bytes()
+    entry = content.index(KEY.encode())
+    places = [*range(0, len(content), 997), *range(entry - 6, entry + 42), len(content) - 1]
+    for number, place in enumerate(places):
+        flip(path, place, number % 8)
+        with pytest.raises(InputError, match=r"m\.onnx is damaged"):
+            OnnxModel(path)
+        path.write_bytes(content)
+    assert OnnxModel(path).config == small_config()
+
+
+def test_an_onnx_file_without_a_checksum_loads(tmp_path):
+    path = tmp_path / "m.onnx"
+    file = model_graph(small_model(), "float32")
+    (entry,) = (entry for entry in file.metadata_props if entry.key == KEY)
+    file.metadata_props.remove(entry)
+    path.write_bytes(file.SerializeToString())
+    assert OnnxModel(path).config == small_config()
 
 
 def test_weights_that_are_too_large_for_float16_are_reported(tmp_path):

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 import sharnn
-from sharnn import bits_per_byte, generate, load
+from sharnn import bits_per_byte, generate, generate_batch, load
 from sharnn.cli import main
 from sharnn.cli.app import make_parser
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 
 SETTINGS = """--preset tiny --dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16
 --steps 3 --eval-bytes 50 --threads 1""".split()
@@ -181,6 +181,10 @@ def test_generate_prints_several_samples(capfdbinary, run):
     assert code == 0
     assert out.startswith("--- 1 of 2\nA")
     assert "\n--- 2 of 2\nA" in out
+    main([str(word) for word in (*arguments, "--samples", 2, "--raw")])
+    first, second = generate_batch(load(run), [b"A", b"A"], 6, temperature=0.8, seed=1)
+    expected = b"--- 1 of 2\n%b\n--- 2 of 2\n%b\n" % (first, second)
+    assert capfdbinary.readouterr().out == expected
     code, _, err = call(capfdbinary, *arguments, "--weights", "int4")
     assert code == 2
     assert "int4" in err
@@ -315,6 +319,7 @@ eval all of a named corpus: eval {run} --data sample --part all
 paper unknown preset: paper --out {folder}/x --preset tiny
 paper missing data: paper --out {folder}/x --dry-run --data {folder}/nowhere
 paper into another run: paper --out {run} --dry-run --data {text}
+paper with minutes but no backup: paper --out {folder}/x --dry-run --data {text} --keep-minutes 5
 paper with a file as backup: paper --out {folder}/x --dry-run --data {text} --keep {text}
 generate from a missing model: generate {folder}/nowhere
 generate bad length: generate {run} --length -1

@@ -32,7 +32,7 @@ from sharnn.compression.container import (
     fingerprint,
 )
 from sharnn.compression.prediction import LearningPredictor, reproducible
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 from small import OPTIONS, small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)

@@ -26,7 +26,7 @@ from sharnn.device import keep_freed_memory, pick_device
 from sharnn.distributed import ProcessGroup, process_group
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
-from sharnn.paper.backup import RunBackup
+from sharnn.paper.backup import BACKUP_MINUTES, RunBackup
 from sharnn.paper.reproduce import PUBLISHED, reproduce, require_folders
 from sharnn.recipe import Recipe
 from sharnn.run import SETTINGS, Result
@@ -51,7 +51,9 @@ def _add_train(commands: Commands) -> None:
         "train",
         run_train,
         "Train a model, or resume a run.",
-        data_option("the corpus: enwik8, sample, or one or more files, which are concatenated"),
+        data_option(
+            "the corpus: enwik8, enwiki2016, sample, or one or more files, which are concatenated"
+        ),
         split_option(),
         quiet_option(),
         threads_option(),
@@ -92,7 +94,12 @@ def _add_paper(commands: Commands) -> None:
         metavar="FOLDER",
         help="back up the run to this folder, and restore it if the run folder is lost",
     )
-    parser.add_argument("--keep-minutes", type=float, default=20, help="minutes between backups")
+    parser.add_argument(
+        "--keep-minutes",
+        type=float,
+        metavar="MINUTES",
+        help=f"minutes between backups (default: {BACKUP_MINUTES})",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -277,7 +284,10 @@ def run_paper(options: argparse.Namespace) -> int:
         )
     backup = None
     if options.keep is not None:
-        backup = RunBackup(options.out, options.keep, options.keep_minutes)
+        minutes = BACKUP_MINUTES if options.keep_minutes is None else options.keep_minutes
+        backup = RunBackup(options.out, options.keep, minutes)
+    elif options.keep_minutes is not None:
+        raise InputError("--keep-minutes is for backups: give --keep, the folder of the backup")
     keep_freed_memory()
     with process_group() as group:
         with group.shared_errors():

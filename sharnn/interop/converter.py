@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
@@ -20,7 +19,7 @@ from sharnn.checkpoint import build
 from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.interop.author_names import from_reference
-from sharnn.io.files import utf8_path
+from sharnn.io.tensor_file import read_tensors
 from sharnn.model import SHARNN
 from sharnn.weights import usable
 
@@ -141,8 +140,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         if path.suffix == ".safetensors":
-            with utf8_path(path) as named:
-                content = load_file(named)
+            _, content = read_tensors(path)
         elif path.suffix == ".npz":
             content = _read_arrays(path)
         else:

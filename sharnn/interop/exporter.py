@@ -8,6 +8,7 @@ from pathlib import Path
 from sharnn.checkpoint import save
 from sharnn.errors import InputError
 from sharnn.interop.onnx_graph import model_graph
+from sharnn.io.checksum import fill_onnx_checksum
 from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
 from sharnn.weights import usable
@@ -51,4 +52,4 @@ def export(model: SHARNN, path: str | os.PathLike[str], *, storage: str = "float
         raise InputError(f"the name must end in .onnx or .safetensors, got {path.name!r}")
     if model.parameter_count() * (1 if storage == "int8" else 4) > MAX_ONNX_BYTES:
         raise InputError("the model is too large for an ONNX file (2 GB): use int8 storage")
-    write_atomically(path, model_graph(model, storage).SerializeToString())
+    write_atomically(path, fill_onnx_checksum(model_graph(model, storage).SerializeToString()))

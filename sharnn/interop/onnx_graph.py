@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sharnn.attention import SingleHeadAttention
 from sharnn.interop.onnx_builder import GraphBuilder, ValueInfo
+from sharnn.io.checksum import BLANK, KEY
 from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
 from sharnn.weights import usable
@@ -222,7 +223,7 @@ class _Graph(GraphBuilder):
             inputs.append((before, "FLOAT", ["batch", *["rows"] * axes, dim]))
             outputs.append((after, "FLOAT", ["batch", *["next_rows"] * axes, dim]))
         metadata = {"format": FORMAT, "config": self.config.to_dict(), "state": self.state}
-        return self.proto(inputs, outputs, {METADATA: json.dumps(metadata)})
+        return self.proto(inputs, outputs, {METADATA: json.dumps(metadata), KEY: BLANK})
 
 
 def _to_onnx_order(weight: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.interop.onnx_builder import import_onnx
 from sharnn.interop.onnx_graph import METADATA, NEXT
+from sharnn.io.checksum import verify_onnx_checksum
+from sharnn.io.files import read_file
 
 OnnxState = dict[str, NDArray[np.float32]]
 
@@ -50,18 +51,14 @@ class OnnxModel:
         options.intra_op_num_threads = threads or 0
         # Converts int8 weights to floats once, not in every step.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if not Path(path).is_file():
-            raise InputError(f"{path} does not exist")
-        try:
-            Path(path).open("rb").close()  # onnxruntime would report a missing permission as damage
-        except OSError as error:
-            raise InputError(f"can't read {path}: {error.strerror or error}") from error
+        content = read_file(path)
+        verify_onnx_checksum(path, content)
         try:
             self.session = runtime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
-            metadata = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
-            self.config = ModelConfig.from_dict(metadata["config"])
+            texts = self.session.get_modelmeta().custom_metadata_map
+            self.config = ModelConfig.from_dict(json.loads(texts[METADATA])["config"])
         except Exception as error:  # onnxruntime's errors have no common base class
             raise InputError(f"{path} is damaged, or is not an ONNX file of sharnn") from error
         self.outputs = [value.name for value in self.session.get_outputs()]

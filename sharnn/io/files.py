@@ -166,22 +166,6 @@ def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) 
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-@contextlib.contextmanager
-def utf8_path(path: Path) -> Iterator[Path]:
-    """Context manager: yields a path in UTF-8 of an existing file, whose name may be none.
-
-    Libraries written in Rust or C++ accept no other paths.
-
-    Raises:
-        OSError: the file can't be opened.
-    """
-    if str(path).encode(errors="replace") == os.fsencode(path):
-        yield path
-        return
-    with open(path, "rb") as file:
-        yield Path(f"/dev/fd/{file.fileno()}")
-
-
 def read_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     """Returns the content of a regular file.
 

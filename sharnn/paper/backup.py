@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,8 @@ SLOTS = ("a", "b")
 CONTENTS = "contents.json"  # written last: a slot without valid contents is incomplete
 CHUNK = 2**22  # bytes
 MAX_CONTENTS = 100_000  # bytes
+RUN_ID = ".backup-id"  # in the run folder: identifies the run in its backups
+BACKUP_MINUTES = 20  # default time between backups
 
 
 class RunBackup:
@@ -43,7 +46,10 @@ class RunBackup:
     """
 
     def __init__(
-        self, run: str | os.PathLike[str], folder: str | os.PathLike[str], minutes: float = 20
+        self,
+        run: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        minutes: float = BACKUP_MINUTES,
     ) -> None:
         self.run, self.folder = Path(run), Path(folder)
         if not 0 <= minutes < math.inf:
@@ -82,7 +88,8 @@ class RunBackup:
                 for name in FILES
                 if (self.run / name).is_file()
             }
-            (place / CONTENTS).write_text(json.dumps({"number": number, "files": files}) + "\n")
+            contents = {"number": number, "files": files, "run": self._run_id(create=True)}
+            (place / CONTENTS).write_text(json.dumps(contents) + "\n")
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"can't back up {self.run} to {place}: {reason}") from error
@@ -105,6 +112,8 @@ class RunBackup:
         for slot in sorted(slots, key=lambda slot: -slots[slot]["number"]):
             try:
                 if self._restore_slot(self.folder / slot, slots[slot]["files"]):
+                    if slots[slot]["run"] is not None:
+                        (self.run / RUN_ID).write_text(slots[slot]["run"])
                     return True
             except FileNotFoundError:
                 continue
@@ -149,7 +158,7 @@ class RunBackup:
 
         Raises:
             InputError: the backup's folder can't be written, its two copies have no valid
-                contents, or the run folder or an input is one of them.
+                contents or are those of another run, or the run folder or an input is one of them.
         """
         require_folder(self.folder)
         for place in (self.folder / slot for slot in SLOTS):
@@ -160,6 +169,25 @@ class RunBackup:
             require_resumable(place, inputs)
         if not self.has_copy() and all(self._has_files(slot) for slot in SLOTS):
             raise InputError(self._no_intact_copy())
+        runs = {contents["run"] for contents in self._complete_slots().values()} - {None}
+        if runs and (self.run / LAST).exists() and self._run_id() not in runs:
+            raise InputError(
+                f"{self.folder} is the backup of another run than {self.run}: name another folder"
+            )
+
+    def _run_id(self, create: bool = False) -> str | None:
+        """Returns what identifies the run in its backups; None if it was never backed up.
+
+        Args:
+            create: give the run an identifier if it has none.
+        """
+        path = self.run / RUN_ID
+        if path.exists():
+            return read_file(path, MAX_CONTENTS).decode(errors="replace")
+        if not create:
+            return None
+        path.write_text(secrets.token_hex(8))
+        return self._run_id()
 
     def _no_intact_copy(self) -> str:
         return (
@@ -183,7 +211,12 @@ class RunBackup:
                 contents = json.loads(read_file(self.folder / slot / CONTENTS, MAX_CONTENTS))
                 files = {name: str(digest) for name, digest in contents["files"].items()}
                 if LAST in files and files.keys() <= set(FILES):
-                    found[slot] = {"number": int(contents["number"]), "files": files}
+                    run = contents.get("run")  # versions before 0.2 did not write it
+                    found[slot] = {
+                        "number": int(contents["number"]),
+                        "files": files,
+                        "run": run if run is None else str(run),
+                    }
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # read_file raises an InputError, which is a ValueError
         return found
