@@ -13,7 +13,7 @@ import sharnn
 from sharnn import SHARNN, InputError, ModelConfig, bits_per_byte
 from sharnn.evaluate import bits_of_bytes
 from sharnn.streams import cut_streams
-from small import small_model
+from small import OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (500,), generator=torch.Generator().manual_seed(5)).tolist())
 
@@ -61,9 +61,10 @@ def test_the_bits_of_each_byte_are_those_of_single_steps(streams, limit):
     assert bits.mean().item() == pytest.approx(mean, rel=1e-5)
 
 
-@pytest.mark.parametrize("limit", [1, 5, 1000])
-def test_the_memory_limit_can_be_any_number(limit):
-    model = small_model(memory_window="sliding")
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_memory_limit_can_be_any_number(limit, options):
+    model = small_model(memory_window="sliding", **options)
     bits = bits_per_byte(model, TEXT, batch_size=1, memory_limit=limit)
     assert bits == pytest.approx(plain(model, TEXT, memory_limit=limit), abs=1e-5)
 

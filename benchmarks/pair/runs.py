@@ -28,7 +28,8 @@ from sharnn.trainer import Trainer
 
 CONTENDERS = ("head", "no-head")
 PRESET = "small"
-# Changes of the preset's recipe.
+# Changes of the preset: its model, with a head, and its recipe.
+MODEL: dict[str, Any] = {"shifted_keys": True, "query_gain": 4.0, "lstm_skip": 0.5}
 RECIPE: dict[str, Any] = {
     "lr": 8e-3,
     "batch_size": 32,
@@ -52,8 +53,8 @@ SESSIONS = "sessions.jsonl"  # in the run folder: commit, machine and command of
 
 def base_settings(preset: str = PRESET) -> tuple[ModelConfig, Recipe]:
     """Returns the model with a head, and the recipe of both trunks."""
-    recipe = dataclasses.replace(Recipe.preset(preset), **RECIPE)
-    return ModelConfig.preset(preset), recipe
+    config = dataclasses.replace(ModelConfig.preset(preset), **MODEL)
+    return config, dataclasses.replace(Recipe.preset(preset), **RECIPE)
 
 
 def config_of(contender: str, config: ModelConfig) -> ModelConfig:
