@@ -80,6 +80,32 @@ HEADER: Schema = {
 }
 
 
+def upgrade_header(header: dict[str, Any]) -> None:
+    """Adds to a checkpoint's header the values that earlier versions did not write.
+
+    Example:
+        >>> header = {
+        ...     "recipe": {"batch_size": 2, "segment_length": 50},
+        ...     "training": {"step": 3, "seconds": 1.5},
+        ... }
+        >>> upgrade_header(header)
+        >>> header["training"]["cpu_seconds"], header["training"]["bytes_read"]
+        (1.5, 300)
+    """
+    recipe, training = header.get("recipe"), header.get("training")
+    if not isinstance(recipe, dict) or not isinstance(training, dict):
+        return  # `check_header` reports it
+    steps, streams, length = (
+        training.get("step"),
+        recipe.get("batch_size"),
+        recipe.get("segment_length"),
+    )
+    if type(steps) is int and type(streams) is int and type(length) is int:
+        training.setdefault("bytes_read", steps * streams * length)  # about: lengths vary
+    if "seconds" in training:
+        training.setdefault("cpu_seconds", training["seconds"])
+
+
 def check_header(header: Mapping[str, Any]) -> None:
     """Checks the values in a checkpoint that a resumed run reads.
 

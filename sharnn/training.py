@@ -21,7 +21,7 @@ from sharnn.io.console import notify
 from sharnn.model import SHARNN
 from sharnn.recipe import Recipe
 from sharnn.run import Metrics, Result, Run
-from sharnn.run_checks import check_header
+from sharnn.run_checks import check_header, upgrade_header
 from sharnn.run_folder import create_folder, locked_run, require_new_folder
 from sharnn.trainer import Trainer
 from sharnn.weights import named_weights, usable
@@ -199,6 +199,7 @@ def _read_run(
             tensors, header = read(path, training=True)
             if "recipe" not in header:
                 raise InputError(f"{path} is a model without training state: it can't be resumed")
+            upgrade_header(header)
             try:
                 check_header(header)
                 Recipe.from_dict(header["recipe"])

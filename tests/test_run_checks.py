@@ -84,6 +84,19 @@ def test_every_odd_value_in_the_header_is_reported(run):
             assert len(str(caught.value)) < 200
 
 
+def test_a_run_of_an_earlier_version_resumes_to_the_same_weights(run, tmp_path, corpus):
+    now, older = (shutil.copytree(run, tmp_path / name) for name in ("now", "older"))
+    tensors, header = read(older)
+    for name in ("cpu_seconds", "bytes_read"):
+        del header["training"][name]
+    write(older, tensors, header)
+    whole = resume(now, corpus, {"steps": 6}, progress_bar=False)
+    older = resume(older, corpus, {"steps": 6}, progress_bar=False)
+    assert older.reason == "done"
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, older.model.state_dict()[name])
+
+
 def first(tensors, *parts):
     return next(name for name in sorted(tensors) if all(part in name for part in parts))
 
