@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -137,7 +138,6 @@ class Session:
                     names.add(task["name"])
                     continue
             self.started += task["kind"] == "run"
-            _report(f"{task['name']} ...")
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.race_run"],
                 stdin=subprocess.PIPE,
@@ -149,6 +149,7 @@ class Session:
             assert process.stdin is not None
             process.stdin.write(json.dumps({**self.common, **task}))
             process.stdin.close()
+            _report(f"{task['name']} ...")
             return True
         return False
 
@@ -273,6 +274,8 @@ def run(given: Sequence[str]) -> int:
             "seconds": arguments.seconds,
             "rounds": arguments.rounds,
             "busy": arguments.busy,
+            # On Windows the parent may be a launcher in between.
+            "parent": None if os.name == "nt" else os.getpid(),
             "command": " ".join(["python -m benchmarks race --data FILE", *words]),
         },
         contenders,

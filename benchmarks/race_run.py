@@ -30,6 +30,7 @@ from sharnn.device import keep_freed_memory
 from sharnn.trainer import NonFiniteError
 
 TAKEN = 3  # exit code: another process works on this, or it is done
+ORPHANED = "benchmarks: the process that started this run has ended"
 POINTS = 20  # of the curve of the training loss
 VALIDATIONS = 10  # of a final run, on the first bytes of the validation part
 VALIDATION_BYTES = 50_000
@@ -49,7 +50,9 @@ def bits(entry: Entry, data: Any) -> float | None:
         return None  # `sharnn.bits_per_byte` found NaN or Inf in the weights
 
 
-def train(race: Race, run: Run, corpus: sharnn.Corpus, seconds: float) -> Row:
+def train(
+    race: Race, run: Run, corpus: sharnn.Corpus, seconds: float, parent: int | None = None
+) -> Row:
     """Trains one run and scores it on validation data, and a final run on test data too.
 
     Args:
@@ -57,17 +60,20 @@ def train(race: Race, run: Run, corpus: sharnn.Corpus, seconds: float) -> Row:
         run: the run.
         corpus: the data.
         seconds: duration of a step on a quiet machine.
+        parent: id of the process that started this one, which ends if that one does; None if this
+            process continues.
 
     Returns:
         The line for the results file.
 
     Raises:
         sharnn.InputError: see `prepare`.
+        SystemExit: the parent has ended.
     """
     steps = budget(race.track.seconds, seconds)
     contender = race.contender(run.contender)
     entry = prepare(race, contender, run.setting, corpus, run.seed, steps)
-    trainer, parent, is_final = entry.trainer, os.getppid(), run.stage == "final"
+    trainer, is_final = entry.trainer, run.stage == "final"
     begin, cpu, read = time.perf_counter(), 0.0, 0
     losses: list[float] = []
     curve: list[list[float | None]] = []  # steps, bytes, CPU seconds, bits per byte of training
@@ -81,8 +87,8 @@ def train(race: Race, run: Run, corpus: sharnn.Corpus, seconds: float) -> Row:
             diverged = True
             break
         cpu += time.process_time() - start
-        if os.getppid() != parent:
-            sys.exit("the process that started this run has ended")
+        if parent is not None and os.getppid() != parent:
+            sys.exit(ORPHANED)
         read += result.size
         losses.append(result.loss / math.log(2))
         if trainer.progress >= (len(curve) + 1) / POINTS:
@@ -131,8 +137,8 @@ def perform(task: dict[str, Any]) -> int:
     Args:
         task: ``"kind"`` (``"reference"``, ``"timing"`` or ``"run"``), ``"name"``, the results file
             ``"out"``, the ``"data"``, the race's ``"quick"``, ``"seconds"`` and ``"rounds"``, the
-            ``"command"``, and by kind ``"busy"``, or the run's ``"contender"``, ``"setting"``,
-            ``"stage"`` and ``"seed"``.
+            ``"command"``, by kind ``"busy"``, or the run's ``"contender"``, ``"setting"``,
+            ``"stage"`` and ``"seed"``, and optionally ``"parent"``; see `train`.
 
     Returns:
         The exit code: 0, or `TAKEN`.
@@ -162,7 +168,7 @@ def perform(task: dict[str, Any]) -> int:
                 return TAKEN
             seconds = step_seconds(race, rows, run.contender, run.setting)
             assert seconds is not None
-            row = train(race, run, corpus, seconds)
+            row = train(race, run, corpus, seconds, task.get("parent"))
         append_row(out, {**row, "command": task["command"]})
     return 0
 
@@ -185,8 +191,11 @@ def main() -> int:
     """
     torch.set_num_threads(1)
     keep_freed_memory()  # as `sharnn train` does
+    given = sys.stdin.read()
+    if not given:
+        sys.exit(ORPHANED)
     try:
-        return perform(json.loads(sys.stdin.read()))
+        return perform(json.loads(given))
     except sharnn.InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,8 @@
 Every contender is searched by the same rule with the same number of runs. First come the start and
 the other lengths of the opening. Then each run takes the setting of the grid that is nearest to the
 best one so far and was not tried yet, counted in steps along the axes. So the search moves with the
-best setting, and ends up trying all of its neighbours. At equal distance a change of the learning
-rate comes first, then of the length, then of the bytes in a step, and smaller values before larger.
+best setting, and tries its neighbours on all sides. At equal distance a change of the learning rate
+comes first, then of the bytes in a step, then of the length, and smaller values before larger ones.
 """
 
 from __future__ import annotations
@@ -62,11 +62,9 @@ def search_results(race: Race, contender: Contender, rows: Iterable[Any]) -> dic
 
 def grid(race: Race) -> list[Setting]:
     """Returns every setting of the grid."""
-    return [
-        Setting(*values)
-        for values in itertools.product(*race.axes.values())
-        if values[2] >= values[1]  # at least one window
-    ]
+    points = itertools.product(*race.axes.values())
+    settings = [Setting(**dict(zip(race.axes, values, strict=True))) for values in points]
+    return [setting for setting in settings if setting.step_bytes >= setting.length]
 
 
 def offsets(race: Race, setting: Setting, other: Setting) -> tuple[int, ...]:
@@ -82,8 +80,8 @@ def _distance(race: Race, setting: Setting, other: Setting) -> int:
 
 
 def best_setting(results: Mapping[Setting, float]) -> Setting:
-    """Returns the setting with the fewest bits, and of equal ones the first that was run."""
-    return min(results, key=results.__getitem__)
+    """Returns the setting with the fewest bits, and of equal ones that with the lowest rate."""
+    return min(results, key=lambda setting: (results[setting], dataclasses.astuple(setting)))
 
 
 def next_setting(

@@ -93,7 +93,7 @@ class Race:
         transformer: width, depth and heads of the Transformers.
         contenders: those that are searched and then trained with several seeds.
         trials: others, which are trained with the same seeds at their start and only validated.
-        axes: the values of each field of a `Setting`.
+        axes: the values of each field of a `Setting`; the search varies the first field first.
         opening: lengths that every search tries first, with the start's other values.
         search_size: number of runs of each contender's search.
         seeds: seeds of the final runs; the search uses the first.
@@ -145,8 +145,8 @@ TRIALS = (
 
 AXES: Mapping[str, tuple[Any, ...]] = {
     "lr": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
-    "length": (32, 64, 128, 256, 512),
     "step_bytes": (1024, 2048, 4096, 8192),
+    "length": (32, 64, 128, 256, 512),
 }
 
 FULL = Race(
@@ -172,7 +172,7 @@ QUICK = Race(
         Contender("Transformer, Muon", _SMALL, transformer="muon"),
     ),
     trials=(Contender("memory of 24", _SMALL, {"memory": 24}),),
-    axes={"lr": (2e-3, 4e-3, 8e-3), "length": (8, 16, 32), "step_bytes": (64, 128)},
+    axes={"lr": (2e-3, 4e-3, 8e-3), "step_bytes": (64, 128), "length": (8, 16, 32)},
     opening=(8, 16),
     search_size=3,
     seeds=(0, 1, 2),
