@@ -44,11 +44,16 @@ class Block(nn.Module):
         self.sliding = config.memory_window == "sliding"
         self.start_norm = layer_norm(dim)  # LN_start
         self.lstm = LSTM(dim)
+        self.lstm_skip: nn.Parameter | None = None
+        if config.lstm_skip is not None:
+            self.lstm_skip = nn.Parameter(torch.full((dim,), float(config.lstm_skip)))  # g
         self.head: SingleHeadAttention | None = None
         if has_head:
             self.memory_norm = layer_norm(dim)  # LN_mem
             self.middle_norm = layer_norm(dim)  # LN_mid
-            self.head = SingleHeadAttention(dim, config.dropout, config.collapsed)
+            self.head = SingleHeadAttention(
+                dim, config.dropout, config.collapsed, config.shifted_keys
+            )
         self.skip_norm = layer_norm(dim)  # LN_ff
         self.boom_norm = layer_norm(dim)  # LN_xff
         self.boom = Boom(dim, config.boom_dim)
@@ -87,7 +92,7 @@ class Block(nn.Module):
         return self.after_head(h), lstm_state, memory, weights
 
     def before_head(self, h: Tensor, lstm_state: LSTMState | None) -> tuple[Tensor, LSTMState]:
-        """Computes the part of the block before the head: LayerNorm and LSTM.
+        """Computes the part of the block before the head: LayerNorm, LSTM and the skip around it.
 
         Args:
             h: (batch, time, dim) the block's input.
@@ -97,8 +102,13 @@ class Block(nn.Module):
             (batch, time, dim), and the LSTM state after the segment.
         """
         # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
-        h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
-        return self.dropout(h), lstm_state
+        start = self.start_norm(h)
+        h, lstm_state = self.lstm(start, lstm_state)
+        h = self.dropout(h)
+        if self.lstm_skip is not None:
+            # h = drop(LSTM(LN_start(h))) + g LN_start(h)            (not in the paper)
+            h = h + self.lstm_skip * start
+        return h, lstm_state
 
     def after_head(self, h: Tensor) -> Tensor:
         """Computes the part of the block after the head, position by position: the Boom layer.
@@ -135,7 +145,8 @@ class SHARNN(nn.Module):
     """The byte-level language model of the paper.
 
     The initialisation is the author's: matrices and embedding from N(0, (0.1 / sqrt(d))^2) with
-    biases 0, LSTMs as in PyTorch, LayerNorms with gain 1 and bias 0.
+    biases 0, LSTMs as in PyTorch, LayerNorms with gain 1 and bias 0. With ``query_gain`` the
+    queries start differently.
 
     Args:
         config: the model's shape.
@@ -162,6 +173,9 @@ class SHARNN(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.dropout = Dropout(config.dropout)
         self.apply(self._init_weights)
+        for block in self.blocks:
+            if config.query_gain is not None and block.head is not None:
+                block.head.init_query(config.query_gain)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sharnn.attention import SingleHeadAttention
 from sharnn.interop.onnx_builder import GraphBuilder, ValueInfo
 from sharnn.io.checksum import BLANK, KEY
-from sharnn.layers import LAYER_NORM_EPS
+from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
 from sharnn.weights import usable
 
@@ -101,6 +101,11 @@ class _Graph(GraphBuilder):
         zeros, minus_inf = self.floats("zeros", [0.0]), self.floats("minus_inf", [-math.inf])
         # (time, memory + time), added to the scores
         self.mask = self.add("Where", causal_mask, zeros, minus_inf)
+        if self.config.shifted_keys:
+            # A row has a key if a query can attend to the row before it, too.
+            oldest = self.integers("oldest", [self.config.memory - 1])
+            nearer = self.add("Less", distance, oldest)
+            self.has_key = self.add("And", nearer, self.add("Greater", keys, zero))
 
     def _range(self, count: str) -> str:
         """Returns the integers from 0 to ``count`` - 1; ``count`` has shape (1,)."""
@@ -111,8 +116,12 @@ class _Graph(GraphBuilder):
         """Adds one block: takes and returns (batch, time, dim)."""
         prefix = f"blocks.{i}"
         # h = LSTM(LN_start(h))
-        h = self._norm(f"{prefix}.start_norm", block.start_norm, h)
-        h = self._lstm(f"{prefix}.lstm", i, block.lstm, h)
+        start = self._norm(f"{prefix}.start_norm", block.start_norm, h)
+        h = self._lstm(f"{prefix}.lstm", i, block.lstm, start)
+        if block.lstm_skip is not None:
+            # h = LSTM(LN_start(h)) + g LN_start(h)
+            skip = self.add("Mul", start, self.weight(f"{prefix}.lstm_skip", block.lstm_skip))
+            h = self.add("Add", h, skip)
         if block.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + head(h, [memory ; m])
             m = self._norm(f"{prefix}.memory_norm", block.memory_norm, h)
@@ -163,6 +172,10 @@ class _Graph(GraphBuilder):
         q = self._linear(f"{prefix}.query", head.query.weight, head.query.bias, h)
         q = self._norm(f"{prefix}.query_norm", head.query_norm, q, gate)  # (batch, time, dim)
         scores = self.add("MatMul", q, self.add("Transpose", keys, perm=[0, 2, 1]))
+        if head.shifted_keys:
+            # Row j gets the score of row j - 1; a row without a key gets 0.
+            shifted = self.add("Pad", scores, self.integers("shift", [0, 0, 1, 0, 0, -1]))
+            scores = self.add("Where", self.has_key, shifted, self.floats("zeros", [0.0]))
         attention = self.add("Softmax", self.add("Add", scores, self.mask), axis=-1)
         # softmax(..) v = v_gate (softmax(..) kv)  with kv = [memory ; m]
         gate_name = self.weight(f"{prefix}.value_gate", head.static_value_gate())
@@ -177,7 +190,7 @@ class _Graph(GraphBuilder):
         kept = slice(chunks * dim)
         u = self._linear(f"{prefix}.expand", expand.weight[kept], expand.bias[kept], h)
         # gelu(x) = x sigma(1.702 x)
-        scaled = self.add("Mul", u, self.floats("gelu", [1.702]))
+        scaled = self.add("Mul", u, self.floats("gelu", [GELU_SCALE]))
         u = self.add("Mul", u, self.add("Sigmoid", scaled))
         # In a Reshape, 0 leaves that dimension unchanged.
         u = self.add("Reshape", u, self.integers("chunks", [0, 0, chunks, dim]))
