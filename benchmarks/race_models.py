@@ -76,15 +76,8 @@ def prepare(
     missing = missing_options(contender)
     if missing:
         raise sharnn.InputError(f"{contender.name!r} needs {missing[0]}, an option that is missing")
-    base = dataclasses.replace(
-        sharnn.Recipe.preset("small"),
-        steps=steps,
-        epochs=None,
-        minutes=None,
-        seed=seed,
-        device="cpu",
-    )
-    config = dataclasses.replace(sharnn.ModelConfig.preset("small"), **race.shape)
+    base = sharnn.Recipe(steps=steps, epochs=None, seed=seed, device="cpu", **race.recipe)
+    config = sharnn.ModelConfig(**race.shape)
     if contender.transformer is not None:
         entry = _transformer(race, contender, setting, corpus, base, config)
     else:

@@ -1,7 +1,9 @@
 """The race as data: its track, its contenders, and the grid that every contender's search walks.
 
-Nothing here is measured. A contender is a set of changes to the preset ``small``, or a Transformer
-of the same size, and the setting at which its search starts.
+Nothing here is measured. A contender is a set of changes to the race's own model, or a Transformer
+of the same size, and the setting at which its search starts. The race's model and recipe are those
+of the preset ``small`` when the race began; they are written out, so that a later change of the
+preset leaves the race as it is.
 """
 
 from __future__ import annotations
@@ -89,7 +91,8 @@ class Race:
 
     Args:
         track: see `Track`.
-        shape: the common changes to the preset ``small``.
+        shape: the SHA-RNNs' common settings in `sharnn.ModelConfig`.
+        recipe: everyone's common settings in `sharnn.Recipe`.
         transformer: width, depth and heads of the Transformers.
         contenders: those that are searched and then trained with several seeds.
         trials: others, which are trained with the same seeds at their start and only validated.
@@ -102,6 +105,7 @@ class Race:
 
     track: Track
     shape: Mapping[str, Any]
+    recipe: Mapping[str, Any]
     transformer: tuple[int, int, int]
     contenders: tuple[Contender, ...]
     trials: tuple[Contender, ...]
@@ -115,6 +119,23 @@ class Race:
         """Returns the contender or trial of a name."""
         return next(one for one in (*self.contenders, *self.trials) if one.name == name)
 
+
+_SHAPE: Mapping[str, Any] = {
+    "dim": 256,
+    "boom_dim": 1024,
+    "layers": 4,
+    "attention_layers": (2,),
+    "memory": 2048,
+    "dropout": 0.0,
+}
+_RECIPE: Mapping[str, Any] = {
+    "optimizer": "muon",
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "warmup_steps": 50,
+    "schedule": "linear",
+    "clip": 1.0,
+}
 
 # The preset's setting, and the one that the pilot runs in RUNS.md point to.
 PRESET = Setting(lr=4e-3, length=128, step_bytes=2048)
@@ -136,7 +157,7 @@ CONTENDERS = (
 )
 
 TRIALS = (
-    Contender("preset small", PRESET),
+    Contender("start", PRESET),
     Contender("shifted keys and query gain only", PILOT, INDUCTION),
     Contender("LSTM skip only", PILOT, SKIP),
     Contender("no query gain", PILOT, {"shifted_keys": True, **SKIP}),
@@ -151,7 +172,8 @@ AXES: Mapping[str, tuple[Any, ...]] = {
 
 FULL = Race(
     track=Track(),
-    shape={},
+    shape=_SHAPE,
+    recipe=_RECIPE,
     transformer=(256, 4, 4),
     contenders=CONTENDERS,
     trials=TRIALS,
@@ -164,7 +186,8 @@ FULL = Race(
 _SMALL = Setting(lr=4e-3, length=16, step_bytes=64)
 QUICK = Race(
     track=Track(0.03, 60_000, (20_000, 600, 600), 1),
-    shape={"dim": 32, "boom_dim": 64, "memory": 48},
+    shape={**_SHAPE, "dim": 32, "boom_dim": 64, "memory": 48},
+    recipe=_RECIPE,
     transformer=(32, 2, 2),
     contenders=(
         Contender("one head", _SMALL),

@@ -146,7 +146,7 @@ def test_steps_are_timed_with_full_memory_and_segments_of_the_mean_length():
     contender = QUICK.contenders[0]
     entry = prepare(QUICK, contender, Setting(4e-3, 32, 64), corpus, for_timing=True)
     sizes = {entry.trainer.step().size for _ in range(5)}
-    recipe = dataclasses.replace(sharnn.Recipe.preset("small"), segment_length=32)
+    recipe = sharnn.Recipe(segment_length=32)
     lengths = [recipe.segment_length_at(step) for step in range(1000)]
     assert sizes == {2 * mean_length(recipe)}
     assert abs(mean_length(recipe) - statistics.fmean(lengths)) <= 0.5
