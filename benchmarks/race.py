@@ -45,7 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--jobs", type=positive, default=1, metavar="N", help="runs side by side; default: 1")
     add("--contender", nargs="+", metavar="NAME", help="only these contenders; default: all")
     add("--trial", nargs="+", metavar="NAME", help="these trials instead; see race_settings.py")
-    add("--calibrate", action="store_true", help="only time the steps that the searches open with")
+    add(
+        "--calibrate",
+        action="store_true",
+        help="only time the openings' steps; best on a quiet machine",
+    )
     add("--busy", action="store_true", help="time the reference even if the machine has other work")
     add("--status", action="store_true", help="list what is done and what is missing; run nothing")
     add("--write", action="store_true", help="update the pages from the results; run nothing")
