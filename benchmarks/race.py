@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--calibrate",
         action="store_true",
-        help="only time the openings' steps; best on a quiet machine",
+        help="only time steps; best on a quiet machine",
     )
     add("--busy", action="store_true", help="time the reference even if the machine has other work")
     add("--status", action="store_true", help="list what is done and what is missing; run nothing")
