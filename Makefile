@@ -67,7 +67,7 @@ _build/.library: $(LIBRARY) requirements.lock $(wildcard data/enwik8 data/enwiki
 	@touch $@
 
 # The page of the benchmarks reads a file that Sphinx does not track.
-_build/.results: benchmarks/results.json
+_build/.results: benchmarks/results.json $(wildcard benchmarks/race.jsonl benchmarks/records.json)
 	@rm -f _build/.doctrees/benchmarks.doctree
 	@mkdir -p _build
 	@touch $@

@@ -18,6 +18,7 @@ from benchmarks.curves import curves
 from benchmarks.hardware import hardware
 from benchmarks.machine import machine
 from benchmarks.quality import CLOCKS, CONTENDERS, PRESETS, compete
+from benchmarks.race import run as run_race
 from benchmarks.report import lines
 from benchmarks.results import DEFAULT, add_part, read_results, require_same_kind
 from benchmarks.speed import speed
@@ -30,7 +31,11 @@ PARTS = ("hardware", "speed", "curves", "quality")
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    options = Parser(prog="python -m benchmarks", description=__doc__)
+    options = Parser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="python -m benchmarks race --help describes the race, which takes many hours.",
+    )
     add = options.add_argument
     add("--quick", action="store_true", help="small models and few repeats, to test the harness")
     add(
@@ -159,8 +164,11 @@ def main(given: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after bad input, or 130 after Ctrl-C.
     """
+    words = sys.argv[1:] if given is None else list(given)
     try:
-        arguments = make_parser().parse_args(given)
+        if words[:1] == ["race"]:
+            return run_race(words[1:])
+        arguments = make_parser().parse_args(words)
         with tempfile.TemporaryDirectory() as folder:
             # A test of the harness keeps its results only if --out is given.
             temporary = Path(folder) / "results.json"

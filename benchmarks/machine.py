@@ -36,13 +36,21 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Returns the commit that is checked out, with a ``+`` if files have been changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    """Returns the commit that is checked out, with a ``+`` if code has been changed since.
+
+    The files of results are tracked too, and benchmarks change them.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        name = subprocess.run(
+            [*git, "describe", "--always"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", ":(top)*.py"], capture_output=True, check=False
+        )
     except (OSError, subprocess.CalledProcessError):
         return "?"
-    return result.stdout.strip()
+    return name.stdout.strip() + ("+" if changed.returncode else "")
 
 
 def _processor() -> str:

@@ -1,0 +1,110 @@
+"""The results of equal time on the pages that are plain text: README.md and book/results.md.
+
+A page has the results between two markers. Until the race is complete they are the older runs of
+``results.json``, which have one seed each. ``python -m benchmarks race --write`` updates the pages,
+and a test compares them with the results files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import benchmarks.results
+import sharnn
+from benchmarks.race_file import DEFAULT, read_rows
+from benchmarks.race_report import (
+    HEADER,
+    caveats,
+    conditions,
+    race_of,
+    result_rows,
+    results_of,
+    verdicts,
+)
+from sharnn.io.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "book" / "results.md")
+START, END = "<!-- race -->\n", "<!-- /race -->"
+OLDER = {
+    "no-head": "no head",
+    "library": "one head, in the second-to-last block",
+    "every-head": "a head in every block",
+    "transformer": "a Transformer (x-transformers), with this library's Muon",
+}
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Returns a table in Markdown.
+
+    Args:
+        header: names of the columns.
+        rows: the cells of each row.
+        left: number of columns that are not aligned right.
+    """
+    ruler = [*["---"] * left, *["---:"] * (len(header) - left)]
+    lines = [" | ".join(cells) for cells in [header, ruler, *rows]]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def block(out: Path = DEFAULT, older: Path = benchmarks.results.DEFAULT) -> str:
+    """Returns the text between the markers.
+
+    Args:
+        out: the results file of the race.
+        older: the results file with the runs of one seed each.
+    """
+    rows = read_rows(out)
+    race = race_of(rows)
+    results = results_of(race, rows)
+    if len(results) < len(race.contenders):
+        return older_block(older)
+    table = markdown_table(HEADER, result_rows(results), left=2)
+    sentences = [*verdicts(results), *conditions(race, results), *caveats(race, rows, results)]
+    return f"{table}\n" + "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def older_block(path: Path) -> str:
+    """Returns the table of the older runs, 10 minutes with one seed each."""
+    quality = benchmarks.results.read_results(path).get("quality", {"runs": []})
+    runs = {
+        run["contender"]: run
+        for run in quality["runs"]
+        if (run["preset"], run["minutes"], run["seed"]) == ("small", 10, 0)
+    }
+    body = [
+        [title, f"{runs[name]['parameters']:,}", f"{runs[name]['test_bits_per_byte']:.3f}"]
+        for name, title in OLDER.items()
+        if name in runs
+    ]
+    header = ["10 minutes of one CPU thread, recipe of `small`", "parameters", "test bits per byte"]
+    return (
+        markdown_table(header, body)
+        + "\nEach was trained **once, with one seed**, and the settings of the Transformer and of "
+        "the others were not\nchosen by searches of equal size, so small differences prove "
+        "nothing. The model without a head reads more\nbytes in the same time.\n"
+    )
+
+
+def with_block(text: str, new: str) -> str:
+    """Returns a page's text with a new block between the markers.
+
+    Raises:
+        sharnn.InputError: the page has no markers.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise sharnn.InputError(f"a page lacks the markers {START.strip()} and {END}")
+    return f"{before}{START}{new}{END}{after}"
+
+
+def write_pages(out: Path) -> None:
+    """Updates the pages from the results.
+
+    Raises:
+        sharnn.InputError: a file can't be read or written.
+    """
+    for page in PAGES:
+        write_atomically(page, with_block(page.read_text(), block(out)).encode())

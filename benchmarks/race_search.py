@@ -1,0 +1,154 @@
+"""The runs of the race, and which of them come next, given the results so far.
+
+Every contender is searched by the same rule with the same number of runs. First come the start and
+the other lengths of the opening. Then each run takes the setting of the grid that is nearest to the
+best one so far and was not tried yet, counted in steps along the axes. So the search moves with the
+best setting, and tries its neighbours on all sides. At equal distance a change of the learning rate
+comes first, then of the bytes in a step, then of the length, and smaller values before larger ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.race_settings import Contender, Race, Setting
+
+STAGES = ("search", "final", "trial")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the race.
+
+    Args:
+        stage: one of `STAGES`; only a final run is scored on test data.
+        contender: name of the contender.
+        setting: its setting.
+        seed: seed of the parameters and of the choice of text.
+    """
+
+    stage: str
+    contender: str
+    setting: Setting
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Unique name, by which other files refer to the run."""
+        return f"{self.stage}: {self.contender}, {self.setting.name}, seed {self.seed}"
+
+
+def run_of(row: Mapping[str, Any]) -> Run:
+    """Returns the run that a row of the results file reports."""
+    values = {f.name: row["setting"][f.name] for f in dataclasses.fields(Setting)}
+    return Run(row["stage"], row["contender"], Setting(**values), row["seed"])
+
+
+def search_results(race: Race, contender: Contender, rows: Iterable[Any]) -> dict[Setting, float]:
+    """Returns the validation bits of a contender's search by setting; inf for a diverged run."""
+    results: dict[Setting, float] = {}
+    for row in rows:
+        if (row["stage"], row["contender"]) == ("search", contender.name):
+            run = run_of(row)
+            if run.seed == race.seeds[0]:
+                results[run.setting] = math.inf if row["valid"] is None else row["valid"]
+    return results
+
+
+def grid(race: Race) -> list[Setting]:
+    """Returns every setting of the grid."""
+    points = itertools.product(*race.axes.values())
+    settings = [Setting(**dict(zip(race.axes, values, strict=True))) for values in points]
+    return [setting for setting in settings if setting.step_bytes >= setting.length]
+
+
+def offsets(race: Race, setting: Setting, other: Setting) -> tuple[int, ...]:
+    """Returns the steps along each axis from one setting to another."""
+    return tuple(
+        values.index(getattr(other, name)) - values.index(getattr(setting, name))
+        for name, values in race.axes.items()
+    )
+
+
+def _distance(race: Race, setting: Setting, other: Setting) -> int:
+    return sum(map(abs, offsets(race, setting, other)))
+
+
+def best_setting(results: Mapping[Setting, float]) -> Setting:
+    """Returns the setting with the fewest bits, and of equal ones that with the lowest rate."""
+    return min(results, key=lambda setting: (results[setting], dataclasses.astuple(setting)))
+
+
+def next_setting(
+    race: Race, contender: Contender, results: Mapping[Setting, float]
+) -> Setting | None:
+    """Returns the setting that a search tries next, or None if it is complete.
+
+    Args:
+        race: the race.
+        contender: one of its contenders.
+        results: see `search_results`.
+    """
+    if len(results) >= race.search_size:
+        return None
+    start = contender.start
+    opening = [dataclasses.replace(start, length=length) for length in race.opening]
+    for setting in [start, *(one for one in opening if one.step_bytes >= one.length)]:
+        if setting not in results:
+            return setting
+    best = best_setting(results)
+
+    def order(setting: Setting) -> tuple[Any, ...]:
+        steps = offsets(race, best, setting)
+        return sum(map(abs, steps)), [-abs(step) for step in steps], steps
+
+    untried = [setting for setting in grid(race) if setting not in results]
+    return min(untried, key=order, default=None)
+
+
+def is_settled(race: Race, results: Mapping[Setting, float]) -> bool:
+    """Returns True if every neighbour of the best setting in the grid was tried."""
+    best = best_setting(results)
+    near = [setting for setting in grid(race) if _distance(race, best, setting) == 1]
+    return all(setting in results for setting in near)
+
+
+def edges(race: Race, setting: Setting) -> list[str]:
+    """Returns the axes on which a setting has the first or last value of the grid."""
+    return [
+        name
+        for name, values in race.axes.items()
+        if getattr(setting, name) in (values[0], values[-1])
+    ]
+
+
+def next_runs(race: Race, contender: Contender, rows: list[Any]) -> Iterator[Run]:
+    """Yields the runs of a contender that are missing and can start now.
+
+    A search yields one run at a time, because the next one depends on its result. The final runs
+    follow when the search is complete. A trial has no search and is never scored on test data.
+
+    Args:
+        race: the race.
+        contender: one of its contenders or trials.
+        rows: the runs in the results file.
+    """
+    done = {run_of(row) for row in rows}
+    if contender in race.trials:
+        stage, best = "trial", contender.start
+    else:
+        results = search_results(race, contender, rows)
+        setting = next_setting(race, contender, results)
+        if setting is not None:
+            yield Run("search", contender.name, setting, race.seeds[0])
+            return
+        stage, best = "final", best_setting(results)
+    for seed in race.seeds:
+        run = Run(stage, contender.name, best, seed)
+        if run not in done:
+            yield run
