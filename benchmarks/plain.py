@@ -101,17 +101,19 @@ class Plain(nn.Module):
     """The complete model.
 
     Args:
-        config: the configuration, with the paper's memory window and not collapsed.
+        config: the configuration, with the paper's memory window, not collapsed, and without
+            options beyond the paper.
 
     Raises:
-        sharnn.InputError: the configuration has another memory window or is collapsed.
+        sharnn.InputError: the configuration is another one.
     """
 
     def __init__(self, config: sharnn.ModelConfig) -> None:
         super().__init__()
-        if config.memory_window != "segment" or config.collapsed:
+        if config.memory_window != "segment" or config.collapsed or config.shifted_keys:
             raise sharnn.InputError(
-                "the plain model needs memory_window 'segment' and a model that is not collapsed"
+                "the plain model needs memory_window 'segment' and a model that is not collapsed "
+                "and has no options beyond the paper"
             )
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)

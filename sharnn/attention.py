@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharnn.layers import Dropout, layer_norm
@@ -39,6 +40,22 @@ def causal_mask(time: int, rows: int, window: int | None, device: torch.device) 
     return (distance >= 0) & (distance < window)
 
 
+def has_key(mask: Tensor) -> Tensor:
+    """Returns the mask of rows whose key, the row before, is also in the mask (shifted keys).
+
+    Args:
+        mask: (..., keys) booleans; the rows that a query can attend to are consecutive.
+
+    Returns:
+        (..., keys) booleans: the mask without the oldest row of each query.
+
+    Example:
+        >>> has_key(torch.tensor([False, True, True, True, False])).int()
+        tensor([0, 0, 1, 1, 0], dtype=torch.int32)
+    """
+    return mask & F.pad(mask[..., :-1], (1, 0))
+
+
 class SingleHeadAttention(nn.Module):
     """One attention head. Keys and values are the remembered rows, each times a static gate.
 
@@ -51,8 +68,11 @@ class SingleHeadAttention(nn.Module):
         dim: width d of rows, queries and output.
         dropout: probability of dropout on queries, values and attention weights.
         collapsed: store the value gate as one vector instead of the matrix W_v that produces it.
+        shifted_keys: the key of each row is the row before it. The oldest row that a query can
+            attend to has no key: its score is 0.
 
-    Source: paper, simplified attention and over-parameterisation of static vectors.
+    Source: paper, simplified attention and over-parameterisation of static vectors. Shifted keys
+    are not in the paper, see `ModelConfig`.
 
     Example:
         >>> head = SingleHeadAttention(8, dropout=0.0)
@@ -62,9 +82,12 @@ class SingleHeadAttention(nn.Module):
         (torch.Size([2, 3, 8]), torch.Size([2, 3, 3]))
     """
 
-    def __init__(self, dim: int, dropout: float, collapsed: bool = False) -> None:
+    def __init__(
+        self, dim: int, dropout: float, collapsed: bool = False, shifted_keys: bool = False
+    ) -> None:
         super().__init__()
         self.dim = dim
+        self.shifted_keys = shifted_keys
         self.query = nn.Linear(dim, dim)  # W_q, b_q
         self.query_norm = layer_norm(dim)  # LN_q
         self.query_scale = nn.Parameter(torch.zeros(dim))  # q_s
@@ -76,6 +99,13 @@ class SingleHeadAttention(nn.Module):
             self.value_scale = nn.Parameter(torch.zeros(dim))  # v_s
             self.value_shape = nn.Linear(dim, 2 * dim)  # W_v, b_v
         self.dropout = Dropout(dropout)
+
+    def init_query(self, gain: float) -> None:
+        """Starts the queries as their own rows: W_q = gain I, b_q = 0, and LN_q's gain = gain."""
+        with torch.no_grad():
+            nn.init.eye_(self.query.weight).mul_(gain)
+        nn.init.zeros_(self.query.bias)
+        nn.init.constant_(self.query_norm.weight, gain)
 
     def static_value_gate(self) -> Tensor:
         """Returns the gate on the values, (dim,), between -1 and 1; it depends on no input."""
@@ -113,17 +143,19 @@ class SingleHeadAttention(nn.Module):
             The output (batch, time, dim), and the attention weights (batch, time, memory + time)
             before dropout, which sum to 1 for each query.
         """
-        # q = sigma(q_s) LN_q(W_q h + b_q)                         (paper: simplified attention)
-        q = torch.sigmoid(self.query_scale) * self.query_norm(self.query(h))
-        q = self.dropout(q)  # (batch, time, dim)
-        # q k' / sqrt(d) = (q sigma(k_s) / sqrt(d)) kv'  with k = sigma(k_s) kv, kv = [past ; m]
-        q = q * (torch.sigmoid(self.key_scale) / math.sqrt(self.dim))
+        q = self.scaled_query(h)  # (batch, time, dim)
         scores = q @ m.transpose(1, 2)  # (batch, time, time)
+        parts = [scores]
         if past is not None:
             past = past.to(m.dtype)  # differs only if the run's precision was changed
-            scores = torch.cat([q @ past.transpose(1, 2), scores], dim=-1)
+            parts = [q @ past.transpose(1, 2), scores]
+        if self.shifted_keys:
+            # q_i k_(j-1) is the score of row j. The first row has no key.
+            parts = [torch.zeros_like(scores[..., :1]), *parts[:-1], scores[..., :-1]]
+        if len(parts) > 1:
+            scores = torch.cat(parts, dim=-1)  # (batch, time, memory + time)
         if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
+            scores = self._mask_scores(scores, mask)
         weights = torch.softmax(scores, dim=-1)  # (batch, time, memory + time)
         # softmax(..) v = softmax(..) (v_gate kv) = v_gate (softmax(..) kv)
         dropped = self.dropout(weights)
@@ -132,3 +164,18 @@ class SingleHeadAttention(nn.Module):
         if past is not None:
             output = output + dropped[..., :-time] @ self.dropout(past)
         return output * self.static_value_gate(), weights
+
+    def scaled_query(self, h: Tensor) -> Tensor:
+        """Returns the queries (..., dim) of h (..., dim); their products with rows are scores."""
+        # q = sigma(q_s) LN_q(W_q h + b_q)                         (paper: simplified attention)
+        q = torch.sigmoid(self.query_scale) * self.query_norm(self.query(h))
+        q = self.dropout(q)
+        # q k' / sqrt(d) = (q sigma(k_s) / sqrt(d)) kv'  with k = sigma(k_s) kv, kv = [past ; m]
+        return q * (torch.sigmoid(self.key_scale) / math.sqrt(self.dim))
+
+    def _mask_scores(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Returns the scores (batch, time, keys) with -inf where the mask (time, keys) is False."""
+        if not self.shifted_keys:
+            return scores.masked_fill(~mask, -math.inf)
+        others = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+        return torch.where(has_key(mask), scores, others)

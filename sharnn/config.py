@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +30,16 @@ class ModelConfig:
     query sees exactly the newest M rows, its own included, so the outputs are the same for any
     cut. Both rules agree as long as the stream is no longer than M.
 
+    Shifted keys: query i scores row j by q_i k_(j-1), and the value is still that of row j. The
+    oldest row that a query can attend to has no key, and its score is 0. That holds for both
+    memory windows, so the rows that a query can attend to are the same as without the option.
+
     Raises:
         InputError: a size is not positive, a block in ``attention_layers`` doesn't exist, ...
 
-    Source: paper, model architecture and the table of settings.
+    Source: paper, model architecture and the table of settings. Shifted keys are not in the paper;
+    they are related to the smeared keys of Olsson and others, 2022, "In-context Learning and
+    Induction Heads", which mix each key with the one before it.
 
     Example:
         >>> ModelConfig(dim=64, boom_dim=256, layers=2, attention_layers=(0,)).head_count
@@ -64,6 +71,16 @@ class ModelConfig:
     collapsed: bool = setting(
         False, "the value gate is stored as one vector; see `SHARNN.collapse`"
     )
+    shifted_keys: bool = setting(
+        False,
+        "the key of each row is the row before it, so that a query that resembles an earlier row "
+        "attends to what followed that row; not in the paper",
+    )
+    query_gain: float | None = setting(
+        None,
+        "before training, W_q is this number times the identity and LN_q's gain is this number, so "
+        "that queries resemble their own rows; none for the paper's start",
+    )
 
     def __post_init__(self) -> None:
         for name, largest in LARGEST.items():
@@ -91,6 +108,9 @@ class ModelConfig:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
         require_choice("memory_window", self.memory_window, MEMORY_WINDOWS)
+        gain = self.query_gain
+        if gain is not None and not 0 < gain < math.inf:
+            raise InputError(f"query_gain must be a positive number or none, got {gain!r}")
 
     @property
     def head_count(self) -> int:

@@ -48,7 +48,9 @@ class Block(nn.Module):
         if has_head:
             self.memory_norm = layer_norm(dim)  # LN_mem
             self.middle_norm = layer_norm(dim)  # LN_mid
-            self.head = SingleHeadAttention(dim, config.dropout, config.collapsed)
+            self.head = SingleHeadAttention(
+                dim, config.dropout, config.collapsed, config.shifted_keys
+            )
         self.skip_norm = layer_norm(dim)  # LN_ff
         self.boom_norm = layer_norm(dim)  # LN_xff
         self.boom = Boom(dim, config.boom_dim)
@@ -135,7 +137,8 @@ class SHARNN(nn.Module):
     """The byte-level language model of the paper.
 
     The initialisation is the author's: matrices and embedding from N(0, (0.1 / sqrt(d))^2) with
-    biases 0, LSTMs as in PyTorch, LayerNorms with gain 1 and bias 0.
+    biases 0, LSTMs as in PyTorch, LayerNorms with gain 1 and bias 0. With ``query_gain`` the
+    queries start differently.
 
     Args:
         config: the model's shape.
@@ -162,6 +165,9 @@ class SHARNN(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.dropout = Dropout(config.dropout)
         self.apply(self._init_weights)
+        for block in self.blocks:
+            if config.query_gain is not None and block.head is not None:
+                block.head.init_query(config.query_gain)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):

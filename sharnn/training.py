@@ -61,8 +61,8 @@ def train(
         corpus: the training and validation data.
         recipe: the training settings.
         out: the run folder, which must be empty or not exist yet; None to write nothing.
-        initial: a model to start from. Its weights must have the same shapes; memory, dropout and
-            memory window may differ. None to start from random weights.
+        initial: a model to start from. Its weights must have the same shapes; memory, dropout,
+            memory window and shifted keys may differ. None to start from random weights.
         on_metrics: called with each line of metrics, for example to draw a curve.
         on_checkpoint: called after each new checkpoint, for example to copy it.
         progress_bar: show a progress bar on standard error.

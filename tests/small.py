@@ -4,6 +4,12 @@ import torch
 
 from sharnn import SHARNN, ModelConfig, Recipe
 
+# Options of a model beyond the paper. Tests of promises about every model run with each of these.
+OPTIONS = [
+    {"shifted_keys": True},
+    {"shifted_keys": True, "query_gain": 4.0},
+]
+
 
 def small_config(**changes) -> ModelConfig:
     values = {

@@ -9,7 +9,7 @@ from sharnn import InputError
 from sharnn.analysis.ablation import ablate, distance_bands, keys_between, random_keys, top_keys
 from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import trace_attention
-from small import small_model
+from small import OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (200,), generator=torch.Generator().manual_seed(5)).tolist())
 M = 24
@@ -66,10 +66,11 @@ HEADS = [((0,), 0), ((1,), 1), ((2,), 2), ((0, 1, 2), 0), ((0, 1, 2), 1), ((0, 1
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize(("heads", "block"), HEADS)
 @pytest.mark.parametrize(("start", "segment_length"), [(1, 6), (60, 1), (60, 8)])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
 def test_removing_keys_equals_one_step_with_changed_weights(
-    window, heads, block, start, segment_length
+    window, heads, block, start, segment_length, options
 ):
-    model = small_model(memory_window=window, attention_layers=heads).double()
+    model = small_model(memory_window=window, attention_layers=heads, **options).double()
     trace = trace_attention(model, TEXT, start=start, targets=30, segment_length=segment_length)
     replay = Replay(model, trace)
     removed = random_mask(30, share=0.7)
@@ -83,7 +84,7 @@ def test_removing_keys_equals_one_step_with_changed_weights(
 
 
 @pytest.mark.parametrize(
-    "shape", [{}, {"collapsed": True}, {"layers": 1, "attention_layers": (0,)}]
+    "shape", [{}, {"collapsed": True}, {"layers": 1, "attention_layers": (0,)}, *OPTIONS]
 )
 def test_without_any_key_the_head_adds_nothing(shape):
     model = small_model(**shape).double()
@@ -101,8 +102,9 @@ def test_without_any_key_the_head_adds_nothing(shape):
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
 @pytest.mark.parametrize("start", [1, 10, 60])
 @pytest.mark.parametrize("targets", [1, 140])  # 140 is more than one chunk
-def test_nothing_removed_changes_nothing(window, heads, start, targets):
-    model = small_model(memory_window=window, attention_layers=heads)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_nothing_removed_changes_nothing(window, heads, start, targets, options):
+    model = small_model(memory_window=window, attention_layers=heads, **options)
     trace = trace_attention(model, TEXT[: start + targets], start=start, targets=targets)
     replay = Replay(model, trace)
     expected = trace.bits[trace.first :]
@@ -132,8 +134,9 @@ def test_other_targets_are_not_affected():
 
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_a_batch_equals_each_target_alone(window):
-    model = small_model(memory_window=window, attention_layers=(0, 1, 2)).double()
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_a_batch_equals_each_target_alone(window, options):
+    model = small_model(memory_window=window, attention_layers=(0, 1, 2), **options).double()
     trace = trace_attention(model, TEXT, start=10, targets=140)
     replay = Replay(model, trace)
     mask = random_mask(140)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from sharnn.attention import SingleHeadAttention, causal_mask
-from small import small_model
+from small import OPTIONS, small_model
 
 
-def head_with_random_gates(dim: int = 8) -> SingleHeadAttention:
-    head = SingleHeadAttention(dim, dropout=0.0).eval()
+def head_with_random_gates(dim: int = 8, shifted_keys: bool = False) -> SingleHeadAttention:
+    head = SingleHeadAttention(dim, dropout=0.0, shifted_keys=shifted_keys).eval()
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(torch.randn(parameter.shape))
@@ -33,6 +33,9 @@ def loop(head, h, m, past, window):
             scores = []
             for j in visible:
                 k = torch.sigmoid(head.key_scale) * kv[b, j]
+                if head.shifted_keys:
+                    oldest = j == visible[0]
+                    k = torch.sigmoid(head.key_scale) * (0 if oldest else kv[b, j - 1])
                 scores.append((q * k).sum() / math.sqrt(dim))
             probabilities = torch.softmax(torch.stack(scores), dim=0)
             for probability, j in zip(probabilities, visible, strict=True):
@@ -42,9 +45,10 @@ def loop(head, h, m, past, window):
 
 
 @pytest.mark.parametrize("memory", [0, 1, 7])
-@pytest.mark.parametrize("window", [3, 1000])
-def test_the_head_equals_the_loop(memory, window):
-    head = head_with_random_gates()
+@pytest.mark.parametrize("window", [1, 2, 3, 1000])
+@pytest.mark.parametrize("shifted_keys", [False, True])
+def test_the_head_equals_the_loop(memory, window, shifted_keys):
+    head = head_with_random_gates(shifted_keys=shifted_keys)
     h, m, past = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.randn(2, memory, 8)
     mask = causal_mask(5, memory, window, h.device)
     output, weights = head(h, m, past if memory else None, mask)
@@ -53,8 +57,29 @@ def test_the_head_equals_the_loop(memory, window):
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_reach_every_parameter_and_the_segments_rows():
-    head = head_with_random_gates()
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+@pytest.mark.parametrize("limit", [1, 2, 24])
+def test_in_a_model_each_segment_equals_the_loop(window, limit):
+    """Including the first byte, segments longer than the memory and limits below the model's."""
+    model = small_model(memory_window=window, shifted_keys=True)
+    calls = []
+    model.blocks[1].head.register_forward_hook(
+        lambda head, inputs, result: calls.append((*inputs[:3], result))
+    )
+    state = None
+    with torch.no_grad():
+        for length in (1, 1, 5, 24, 1, 3, 30):
+            _, state = model(torch.randint(256, (1, length)), state, memory_limit=limit)
+            h, m, past, (output, weights) = calls.pop()
+            past = m[:, :0] if past is None else past
+            expected, expected_weights = loop(model.blocks[1].head, h, m, past, limit)
+            torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(weights, expected_weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shifted_keys", [False, True])
+def test_gradients_reach_every_parameter_and_the_segments_rows(shifted_keys):
+    head = head_with_random_gates(shifted_keys=shifted_keys)
     h, m = (torch.randn(1, 4, 8, requires_grad=True) for _ in range(2))
     output, _ = head(h, m, torch.randn(1, 3, 8), causal_mask(4, 3, None, h.device))
     output.square().sum().backward()
@@ -77,8 +102,9 @@ def test_dropout_applies_to_queries_values_and_attention_weights():
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_returned_attention_weights_are_causal_and_sum_to_1(heads, window):
-    model = small_model(attention_layers=heads, memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_returned_attention_weights_are_causal_and_sum_to_1(heads, window, options):
+    model = small_model(attention_layers=heads, memory_window=window, **options)
     x = torch.randint(256, (2, 60))
     state, remembered = None, 0
     for segment in x.split(11, dim=1):

@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 
 from sharnn import SHARNN, InputError, bits_per_byte, load, save
 from sharnn.checkpoint import SHIPPED, build
-from small import small_config, small_model
+from small import OPTIONS, small_config, small_model
 
 
-@pytest.mark.parametrize("shape", [{}, {"attention_layers": ()}, {"memory_window": "sliding"}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"attention_layers": ()}, {"memory_window": "sliding"}, *OPTIONS]
+)
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_the_round_trip_is_exact(tmp_path, shape, collapsed):
     model = small_model(**shape)
@@ -52,7 +54,17 @@ def test_half_precision_needs_half_the_bytes_and_rounds_once(tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == half.read_bytes()
 
 
-@pytest.mark.parametrize("shape", [{}, {"attention_layers": ()}, {"attention_layers": (0, 1, 2)}])
+def test_a_file_from_before_an_option_existed_has_its_default():
+    config = small_config().to_dict()
+    for options in OPTIONS:
+        for name in options:
+            config.pop(name, None)
+    assert build(small_model().state_dict(), {"config": config}, "m").config == small_config()
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"attention_layers": ()}, {"attention_layers": (0, 1, 2)}, *OPTIONS]
+)
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_int8_rounds_each_weight_by_at_most_half_a_step(tmp_path, shape, collapsed):
     model = small_model(**shape)

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sharnn
-from sharnn import InputError, bits_per_byte, compress, decompress, train
+from sharnn import SHARNN, InputError, bits_per_byte, compress, decompress, train
 from sharnn.compression.codec import default_num_streams
 from sharnn.compression.coder import (
     TOTAL,
@@ -23,10 +23,17 @@ from sharnn.compression.coder import (
     max_symbols,
     to_frequencies,
 )
-from sharnn.compression.container import CODED, HEADER_BYTES, STORED, Container, fingerprint
+from sharnn.compression.container import (
+    CODED,
+    HEADER_BYTES,
+    LEARNED,
+    STORED,
+    Container,
+    fingerprint,
+)
 from sharnn.compression.prediction import LearningPredictor, reproducible
 from sharnn.sample import sample_bytes
-from small import small_config, small_model, small_recipe
+from small import OPTIONS, small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)
 NOISE = random.Random(0).randbytes(800)
@@ -277,8 +284,39 @@ def test_the_error_for_another_model_names_the_fingerprint(model, trained):
         decompress(trained, archive)
 
 
-def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_dropout(model):
-    assert fingerprint(small_model(dropout=0.5)) == fingerprint(model)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+def test_models_with_options_restore_the_data(options, window):
+    model, text = small_model(memory_window=window, **options), TEXT[:600]
+    with torch.no_grad():  # so that the text is coded, not stored
+        counts = torch.bincount(torch.tensor(list(text)), minlength=256)
+        model.output_bias.copy_((counts + 0.01).log())
+        model.embedding.weight *= 0.5
+    for learn, method in ((False, CODED), (True, LEARNED)):
+        archive = compress(model, text, num_streams=3, learn=learn)
+        assert Container.from_bytes(archive).method == method
+        assert decompress(model, archive) == text
+    predicted = bits_per_byte(model, text, batch_size=3, segment_length=1) * len(text) / 8
+    size = len(compress(model, text, num_streams=3))
+    assert abs(size - predicted) < 0.01 * predicted + 64
+
+
+def test_the_fingerprint_of_a_model_without_options_stays_the_same():
+    """This one was computed before there were options."""
+    model = SHARNN(small_config())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.5)
+    assert fingerprint(model).hex() == "f3e0399b6f6f9084"
+    model.config = small_config(shifted_keys=True)
+    assert fingerprint(model).hex() != "f3e0399b6f6f9084"
+
+
+def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_settings_of_training(model):
+    before = fingerprint(model)
+    other = small_model(dropout=0.5, query_gain=2.0)
+    other.load_state_dict(model.state_dict())
+    assert fingerprint(other) == before
     assert fingerprint(small_model(memory=25)) != fingerprint(model)
     other = small_model()
     with torch.no_grad():

@@ -9,6 +9,7 @@ import pytest
 
 from sharnn import InputError, ModelConfig, Recipe
 from sharnn.config import PRESETS
+from small import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,12 @@ from sharnn.config import PRESETS
         ({"dropout": float("nan")}, "dropout"),
         ({"memory": 0}, "memory"),
         ({"memory_window": "endless"}, "segment, sliding"),
+        ({"shifted_keys": 1}, "shifted_keys must be true or false"),
+        ({"query_gain": 0}, "query_gain must be a positive number or none, got 0"),
+        ({"query_gain": -4.0}, "query_gain must be a positive number"),
+        ({"query_gain": float("nan")}, "query_gain must be a positive number"),
+        ({"query_gain": float("inf")}, "query_gain is too large"),
+        ({"query_gain": "4"}, "query_gain must be a number or None"),
     ],
 )
 def test_an_invalid_configuration_is_an_error(change, message):
@@ -38,6 +45,17 @@ def test_presets_survive_a_json_round_trip(name):
     config, recipe = ModelConfig.preset(name), Recipe.preset(name)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert Recipe.from_dict(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_survive_a_json_round_trip_and_are_off_in_the_papers_models(options):
+    config = ModelConfig(**options)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for name in ("paper", "paper-no-head", "paper-every-head"):
+        preset = ModelConfig.preset(name)
+        assert dataclasses.replace(preset, **options) != preset
+        for option in options:
+            assert getattr(preset, option) in (None, False)
 
 
 def test_unknown_presets_and_settings_are_errors():

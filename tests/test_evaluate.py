@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 import sharnn
 from sharnn import SHARNN, InputError, ModelConfig, bits_per_byte
-from small import small_model
+from small import OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (500,), generator=torch.Generator().manual_seed(5)).tolist())
 
@@ -39,9 +39,10 @@ def test_every_byte_but_the_first_is_scored_once(streams, segment_length):
     assert bits == pytest.approx(plain(model, TEXT, streams), abs=1e-5)
 
 
-@pytest.mark.parametrize("limit", [1, 5, 1000])
-def test_the_memory_limit_can_be_any_number(limit):
-    model = small_model(memory_window="sliding")
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_memory_limit_can_be_any_number(limit, options):
+    model = small_model(memory_window="sliding", **options)
     bits = bits_per_byte(model, TEXT, batch_size=1, memory_limit=limit)
     assert bits == pytest.approx(plain(model, TEXT, memory_limit=limit), abs=1e-5)
 

@@ -20,7 +20,7 @@ from sharnn.analysis.live import describe
 from sharnn.analysis.page import STEP, dequantise, overview_edges, pack, quantise, unpack
 from sharnn.analysis.trace import trace_attention
 from sharnn.cli import main
-from small import small_model
+from small import OPTIONS, small_model
 
 WITHIN = 0.0334  # the page states 3.3%
 MARKS = b"</script><script>window.hacked=1</script><img src=x onerror=hack()>&lt;"
@@ -100,8 +100,9 @@ class TestNumbers:
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
 class TestNumbersOfThePage:
-    def test_weights_are_the_models(self, heads):
-        model = small_model(attention_layers=heads, memory=24)
+    @pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+    def test_weights_are_the_models(self, heads, options):
+        model = small_model(attention_layers=heads, memory=24, **options)
         explorer = explore(model, TEXT, targets=50, start=100, segment_length=1)
         content = content_of(explorer.page())
         assert [head["block"] for head in content["heads"]] == list(heads)

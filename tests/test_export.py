@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sharnn import InputError, OnnxModel, export, generate, load, load_corpus
 from sharnn.cli import main
 from sharnn.interop.onnx_graph import METADATA, NEXT, model_graph
-from small import small_model
+from small import OPTIONS, small_model
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -25,6 +25,9 @@ SHAPES = [
     {"memory": 1, "memory_window": "sliding"},
     {"boom_dim": 16},
     {"dim": 10, "boom_dim": 25, "dropout": 0.3},
+    *OPTIONS,
+    *({"memory": 1, "memory_window": "sliding", **options} for options in OPTIONS),
+    *({"attention_layers": (0, 2), "memory_window": "sliding", **options} for options in OPTIONS),
 ]
 STEPS = [1] * 60
 SEGMENTS = [5, 1, 1, 30, 3, 24, 7, 23, 1, 60, 25]  # the small model's memory has 24 rows
@@ -103,8 +106,9 @@ def continued(graph: OnnxModel, prompt: bytes, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("memory_window", ["segment", "sliding"])
-def test_a_generation_loop_gives_the_models_text(tmp_path, memory_window):
-    model = small_model(memory_window=memory_window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_a_generation_loop_gives_the_models_text(tmp_path, memory_window, options):
+    model = small_model(memory_window=memory_window, **options)
     generated = continued(exported(model, tmp_path), b"The quick", 60)
     assert generated == generate(model, b"The quick", 60, temperature=0)
 
@@ -145,9 +149,10 @@ def test_int8_weights_equal_those_of_an_int8_safetensors_file(tmp_path, shape):
     assert_close(exported(model, tmp_path, "int8")(x.numpy())[0], expected)
 
 
-def test_a_byte_does_not_change_the_predictions_before_it(tmp_path):
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_a_byte_does_not_change_the_predictions_before_it(tmp_path, options):
     for storage in ("float32", "int8"):
-        graph = exported(small_model(), tmp_path, storage)
+        graph = exported(small_model(**options), tmp_path, storage)
         x = np.array([[1, 2, 3, 4, 5]])
         logits, _ = graph(x)
         x[0, -1] = 250
@@ -155,8 +160,9 @@ def test_a_byte_does_not_change_the_predictions_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
-def test_the_file_is_standard_onnx_and_describes_its_state(tmp_path, storage):
-    model = small_model(attention_layers=(0, 2))
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_file_is_standard_onnx_and_describes_its_state(tmp_path, storage, options):
+    model = small_model(attention_layers=(0, 2), **options)
     export(model, tmp_path / "model.onnx", storage=storage)
     file = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(file, full_check=True)

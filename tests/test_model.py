@@ -6,7 +6,7 @@ from torch import nn
 
 from sharnn import SHARNN, InputError, ModelConfig
 from sharnn.layers import LAYER_NORM_EPS
-from small import small_config, small_model
+from small import OPTIONS, small_config, small_model
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}  # for float64
 
@@ -44,6 +44,9 @@ SHAPES = [
     {"dim": 7, "boom_dim": 17},
     {"memory": 1},
     {"collapsed": True},
+    *OPTIONS,
+    *({"memory": 1, **options} for options in OPTIONS),
+    *({"attention_layers": (0, 1, 2), "memory": 2, **options} for options in OPTIONS),
 ]
 
 
@@ -92,14 +95,16 @@ def test_under_the_papers_rule_memory_and_segment_share_m_rows():
 
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_no_query_sees_more_rows_than_the_memory_limit(window):
-    model = small_model(memory=24, memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_no_query_sees_more_rows_than_the_memory_limit(window, options):
+    model = small_model(memory=24, memory_window=window, **options)
     _, _, attention = model(torch.randint(256, (1, 30)), memory_limit=3, return_attention=True)
     assert (attention[1][0] > 0).sum(dim=-1).tolist() == [1, 2] + [3] * 28
 
 
-def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
-    model = small_model(memory=24, memory_window="sliding")
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_under_the_sliding_rule_each_query_sees_exactly_m_rows(options):
+    model = small_model(memory=24, memory_window="sliding", **options)
     x = torch.randint(256, (1, 90))
     _, state = model(x[:, :40])
     _, _, attention = model(x[:, 40:], state, return_attention=True)
@@ -107,8 +112,11 @@ def test_under_the_sliding_rule_each_query_sees_exactly_m_rows():
     assert (num_visible == 24).all()
 
 
-def test_both_rules_agree_for_single_steps():
-    segment, sliding = small_model().double(), small_model(memory_window="sliding").double()
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_both_rules_agree_for_single_steps(options):
+    segment, sliding = (
+        small_model(memory_window=window, **options).double() for window in ("segment", "sliding")
+    )
     x = torch.randint(256, (2, 60))
     with torch.no_grad():
         torch.testing.assert_close(stepped(segment, x)[0], stepped(sliding, x)[0])
@@ -116,8 +124,9 @@ def test_both_rules_agree_for_single_steps():
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize("heads", [(), (1,), (0, 1, 2)])
-def test_no_later_byte_changes_an_earlier_logit(window, heads):
-    model = small_model(attention_layers=heads, memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_no_later_byte_changes_an_earlier_logit(window, heads, options):
+    model = small_model(attention_layers=heads, memory_window=window, **options)
     x = torch.randint(256, (1, 50))
     _, state = model(torch.randint(256, (1, 30)))
     logits, _ = model(x, state)
@@ -160,8 +169,9 @@ def test_memory_limit_overrides_the_configured_memory():
 
 
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
-def test_collapsing_does_not_change_the_outputs(heads):
-    model = small_model(attention_layers=heads)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_collapsing_does_not_change_the_outputs(heads, options):
+    model = small_model(attention_layers=heads, **options)
     x = torch.randint(256, (2, 30))
     before, _ = model(x)
     names = {name for name, _ in model.named_parameters()}
@@ -186,6 +196,40 @@ def test_layer_norms_start_at_gain_1_and_matrices_at_the_authors_scale():
         assert weight.std().item() == pytest.approx(0.1 / 64**0.5, rel=0.05)
     assert (model.blocks[0].boom.expand.bias == 0).all()
     assert (model.output_bias == 0).all()
+
+
+def test_with_query_gain_only_the_queries_start_differently():
+    models, after = [], []
+    for gain in (None, 4.0):
+        torch.manual_seed(3)
+        models.append(SHARNN(small_config(attention_layers=(0, 2), query_gain=gain)))
+        after.append(torch.get_rng_state())
+    plain, other = (model.state_dict() for model in models)
+    changed = {name for name in plain if not torch.equal(plain[name], other[name])}
+    assert changed == {
+        f"blocks.{i}.head.{name}.weight" for i in (0, 2) for name in ("query", "query_norm")
+    }
+    for i in (0, 2):
+        head = models[1].blocks[i].head
+        assert torch.equal(head.query.weight, 4 * torch.eye(16))
+        assert torch.equal(head.query.bias, torch.zeros(16))
+        assert torch.equal(head.query_norm.weight, torch.full((16,), 4.0))
+    assert torch.equal(*after)
+
+
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+def test_with_shifted_keys_and_query_gain_a_head_starts_as_an_induction_head(window):
+    """In the second copy of a text, the largest weight is on what followed in the first."""
+    options = {"dim": 64, "boom_dim": 64, "memory": 100, "memory_window": window}
+    x = torch.randperm(256)[:40].repeat(2)[None]
+    found = {}
+    for shifted_keys, gain in ((False, None), (True, None), (False, 8.0), (True, 8.0)):
+        model = SHARNN(small_config(shifted_keys=shifted_keys, query_gain=gain, **options))
+        _, _, attention = model.forward_with_attention(x)
+        largest = attention[1][0].argmax(dim=-1)[50:]
+        found[shifted_keys, gain] = (largest == torch.arange(50, 80) - 39).double().mean().item()
+    assert found.pop((True, 8.0)) == 1
+    assert max(found.values()) < 0.1
 
 
 def test_the_output_is_tied_to_the_embedding():

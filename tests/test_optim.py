@@ -8,7 +8,7 @@ from sharnn import Lamb, Muon
 from sharnn.optim import make_optimizer
 from sharnn.optim.muon import orthogonalised
 from sharnn.recipe import OPTIMIZERS
-from small import small_model, small_recipe
+from small import OPTIONS, small_model, small_recipe
 
 
 def test_orthogonalised_keeps_singular_vectors_and_evens_singular_values():
@@ -50,8 +50,9 @@ def test_muon_takes_adamw_steps_for_groups_without_matrices():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_parameter_is_in_one_group_and_is_updated(name):
-    model = small_model(attention_layers=(0, 2))
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_every_parameter_is_in_one_group_and_is_updated(name, options):
+    model = small_model(attention_layers=(0, 2), **options)
     optimizer = make_optimizer(model, small_recipe(optimizer=name))
     assert type(optimizer).__name__.lower() == name
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -65,8 +66,9 @@ def test_every_parameter_is_in_one_group_and_is_updated(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_only_lamb_decays_more_than_the_matrices(name):
-    model = small_model()
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_only_lamb_decays_more_than_the_matrices(name, options):
+    model = small_model(**options)
     groups = make_optimizer(model, small_recipe(optimizer=name, weight_decay=0.1)).param_groups
     for group in groups:
         for parameter in group["params"]:

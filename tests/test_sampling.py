@@ -8,7 +8,7 @@ import torch
 from sharnn import SHARNN, InputError, ModelConfig, generate, generate_batch
 from sharnn.inference.sampling import printable, sample_symbol, stream
 from sharnn.inference.stepper import SEGMENT_LENGTH
-from small import small_model
+from small import OPTIONS, small_model
 
 
 def test_the_same_seed_gives_the_same_bytes():
@@ -150,9 +150,10 @@ def test_windows_line_ends_are_shown_unchanged():
     assert "".join(printable(b"one\r\n", iter(b"two\r\n"))) == "one\r\ntwo\r\n"
 
 
-def test_texts_generated_in_parallel_equal_those_generated_alone():
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_texts_generated_in_parallel_equal_those_generated_alone(options):
     """The prompts differ in length, and one is longer than the memory."""
-    model = small_model(memory_window="sliding")
+    model = small_model(memory_window="sliding", **options)
     prompts = [b"The ", bytes(range(40, 90)), b""]
     texts = generate_batch(model, prompts, 30, temperature=0.7, seed=5)
     assert texts == [

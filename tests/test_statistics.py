@@ -21,7 +21,7 @@ from sharnn.analysis.figures import (
 from sharnn.analysis.results import QUANTILES, Estimate
 from sharnn.analysis.text_sums import STRETCHES
 from sharnn.analysis.trace import trace_segments
-from small import small_model
+from small import OPTIONS, small_model
 
 TEXT = (
     b"<title>The $x_1$</title>\n[[cat]] and [[cat]] 42 && 42, the cat; the cat\n"
@@ -67,16 +67,22 @@ def mean_of(pairs):
     return {key: sum(values) / len(values) for key, values in lists.items()}
 
 
-WAYS = [("segment", 0, 5), ("segment", SKIP, 7), ("sliding", 0, 30), ("sliding", SKIP, 6)]
+WAYS = [
+    ("segment", 0, 5, {}),
+    ("segment", SKIP, 7, {}),
+    ("sliding", 0, 30, {}),
+    ("sliding", SKIP, 6, {}),
+    *(("segment", SKIP, 7, options) for options in OPTIONS),
+]
 
 
-@pytest.mark.parametrize(("window", "skip", "length"), WAYS)
+@pytest.mark.parametrize(("window", "skip", "length", "options"), WAYS)
 class TestOneQueryAtATime:
     """Compares each statistic with a loop over queries and keys."""
 
     @pytest.fixture
-    def both(self, window, skip, length):
-        model = small_model(memory_window=window)
+    def both(self, window, skip, length, options):
+        model = small_model(memory_window=window, **options)
         statistics = attention_statistics(model, TEXT, segment_length=length, skip=skip)
         return statistics, list(queries(model, 1, skip, segment_length=length))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sharnn import InputError, Memory, State, Stepper, load, load_corpus
 from sharnn.inference.packed import MAX_SLICED_VECTORS, FloatProduct, Int8Product
 from sharnn.inference.ring import RingBuffer
-from small import small_model
+from small import OPTIONS, small_model
 
 SHAPES = [
     {},
@@ -20,6 +20,9 @@ SHAPES = [
     {"memory": 1},
     {"boom_dim": 16},
     {"dim": 10, "boom_dim": 25, "dropout": 0.3},
+    *OPTIONS,
+    *({"memory": 1, **options} for options in OPTIONS),
+    *({"attention_layers": (0, 1, 2), "dim": 10, "boom_dim": 25, **options} for options in OPTIONS),
 ]
 
 
@@ -60,8 +63,9 @@ def test_a_model_of_another_dtype_steps_in_float32(dtype):
         assert_close(stepper.step(x), expected.step(x))
 
 
-def test_it_reads_prompts_of_different_lengths_and_continues():
-    model = small_model(memory_window="sliding")
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_it_reads_prompts_of_different_lengths_and_continues(options):
+    model = small_model(memory_window="sliding", **options)
     prompts = [bytes(range(50, 53)), bytes(range(80, 120)), b"x"]
     stepper = Stepper(model, 3)
     logits = stepper.read(prompts)
@@ -75,8 +79,9 @@ def test_it_reads_prompts_of_different_lengths_and_continues():
 
 
 @pytest.mark.parametrize("count", [7, 24, 60])
-def test_its_state_equals_the_models(count):
-    model = small_model(attention_layers=(0, 2), memory_window="sliding")
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_its_state_equals_the_models(count, options):
+    model = small_model(attention_layers=(0, 2), memory_window="sliding", **options)
     x, after = torch.randint(256, (2, count)), torch.randint(256, (2, 9))
     stepper = Stepper(model, 2)
     for column in x.t():
@@ -91,13 +96,27 @@ def test_its_state_equals_the_models(count):
     assert_close(other.step(after[:, 0]), model(after, expected)[0][:, 0])
 
 
-def test_memory_limit_applies_to_the_steps():
-    model = small_model()
-    stepper, state = Stepper(model, memory_limit=3), None
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_memory_limit_applies_to_the_steps(limit, options):
+    model = small_model(**options)
+    stepper, state = Stepper(model, memory_limit=limit), None
     with torch.no_grad():
         for x in torch.randint(256, (12, 1)):
-            expected, state = model.step(x, state, memory_limit=3)
+            expected, state = model.step(x, state, memory_limit=limit)
             assert_close(stepper.step(x), expected)
+
+
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_int8_steps_are_close_to_the_models(options):
+    model, symbols = small_model(**options), torch.randint(256, (60, 2))
+    stepper, state, errors = Stepper(model, 2, "int8"), None, []
+    with torch.no_grad():
+        for x in symbols:
+            expected, state = model.step(x, state)
+            errors.append(stepper.step(x) - expected)
+    # The logits are around 3. Without the option, the root of the mean square would exceed 0.12.
+    assert torch.stack(errors).square().mean().sqrt() < 0.09
 
 
 @pytest.mark.parametrize("batch", [1, MAX_SLICED_VECTORS, MAX_SLICED_VECTORS + 1])

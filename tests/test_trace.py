@@ -8,7 +8,7 @@ import torch
 from sharnn import InputError, bits_per_byte
 from sharnn.analysis.trace import trace_attention, trace_segments
 from sharnn.io.byte_sources import Window, as_bytes
-from small import small_model
+from small import OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (300,), generator=torch.Generator().manual_seed(5)).tolist())
 M = 24
@@ -29,8 +29,9 @@ def test_the_bits_are_those_of_bits_per_byte(window, segment_length):
 
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
-def test_the_bits_of_the_segments_are_those_of_bits_per_byte(window):
-    model = small_model(memory_window=window)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_bits_of_the_segments_are_those_of_bits_per_byte(window, options):
+    model = small_model(memory_window=window, **options)
     bits = torch.cat([segment.bits for segment in trace_segments(model, TEXT, segment_length=7)])
     expected = bits_per_byte(model, TEXT, batch_size=1, segment_length=7)
     assert bits.mean().item() == pytest.approx(expected, abs=1e-5)
@@ -41,8 +42,9 @@ def test_the_bits_of_the_segments_are_those_of_bits_per_byte(window):
 @pytest.mark.parametrize(
     ("start", "segment_length"), [(1, 6), (10, 7), (40, 6), (40, 30), (200, 1)]
 )
-def test_the_weights_are_the_models_by_distance(window, heads, start, segment_length):
-    model = small_model(memory_window=window, attention_layers=heads)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_weights_are_the_models_by_distance(window, heads, start, segment_length, options):
+    model = small_model(memory_window=window, attention_layers=heads, **options)
     trace = trace_attention(model, TEXT, start=start, targets=50, segment_length=segment_length)
     first = min(start, M)
     text = torch.tensor(list(TEXT[start - first : start + 50]))
@@ -79,8 +81,10 @@ def test_the_weights_are_the_models_by_distance(window, heads, start, segment_le
 
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize("start", [1, 5, 100])
-def test_the_weights_of_each_query_sum_to_1_over_its_visible_keys(window, start):
-    trace = trace_attention(small_model(memory_window=window), TEXT, start=start, targets=70)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_weights_of_each_query_sum_to_1_over_its_visible_keys(window, start, options):
+    model = small_model(memory_window=window, **options)
+    trace = trace_attention(model, TEXT, start=start, targets=70)
     weights = trace.weights[1]
     assert weights.shape == (70, M)
     torch.testing.assert_close(weights.sum(-1), torch.ones(70))
@@ -133,8 +137,9 @@ def test_the_last_byte_can_be_a_target():
 
 
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-def test_the_memory_limit_can_be_any_positive_number(limit):
-    trace = trace_attention(small_model(), TEXT, start=50, targets=9, memory_limit=limit)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_the_memory_limit_can_be_any_positive_number(limit, options):
+    trace = trace_attention(small_model(**options), TEXT, start=50, targets=9, memory_limit=limit)
     assert trace.memory_limit == limit
     assert trace.first == min(50, limit)
     assert trace.weights[1].shape == (9, limit)

@@ -25,7 +25,7 @@ from sharnn.device import (
 )
 from sharnn.recipe import OPTIMIZERS
 from sharnn.trainer import NonFiniteError, Trainer
-from small import small_config, small_recipe
+from small import OPTIONS, small_config, small_recipe
 
 TIMES = ("seconds", "bytes_per_second")
 
@@ -84,7 +84,12 @@ def test_a_collapsed_model_can_be_trained_further(corpus):
 
 @pytest.mark.parametrize(
     ("optimizer", "shape"),
-    [("lamb", {"dim": 10, "boom_dim": 25}), ("adamw", {"memory": 100}), ("muon", {})],
+    [
+        ("lamb", {"dim": 10, "boom_dim": 25}),
+        ("adamw", {"memory": 100}),
+        ("muon", {}),
+        *(("muon", options) for options in OPTIONS),
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, corpus, optimizer, shape):
     """With dropout, jittered segments, carried state and a restart of the streams in between."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.analysis.trace import AttentionTrace, require_head, segment_bounds, to_symbols
+from sharnn.attention import SingleHeadAttention, has_key
 from sharnn.errors import InputError
 from sharnn.memory import State
 from sharnn.model import SHARNN, evaluating
@@ -173,30 +174,50 @@ class Replay:
         """
         block, remembered = self.model.blocks[i], self._records[i].rows
         if block.head is not None and remembered is not None:
-            # The head reads all chosen queries as one segment. The mask lets each of them attend
-            # to the recorded rows before its own and, within the segment, to its own row only.
-            own = self._past_rows + chosen  # (chosen,) index of each query's own row
-            start = max(0, int(own.min()) - self.trace.memory_limit + 1)
-            stop = int(own.max())
-            column = (own[:, None] - torch.arange(start, stop)).to(h.device)  # 0: the own row
-            earlier = (column >= 1) & (column < self._num_visible[chosen][:, None])
-            itself = torch.eye(len(chosen), dtype=torch.bool, device=h.device)
-            if removed is not None:
-                removed = removed.to(h.device)
-                inside = column.clamp(0, self.trace.memory_limit - 1)
-                earlier &= ~removed.gather(1, inside)
-                itself &= ~removed[:, :1]
-            mask = torch.cat([earlier, itself], dim=1)  # (chosen, keys + chosen)
-            attended, _ = block.head(
-                block.middle_norm(h)[None],
-                block.memory_norm(h)[None],
-                remembered[None, start:stop],
-                mask,
-            )
-            # A softmax over no keys is NaN. Such a query attends to nothing.
-            attended = attended[0].masked_fill(~mask.any(-1, keepdim=True), 0)
-            h = block.middle_norm(h) + attended
+            m = block.memory_norm(h)  # (chosen, dim)
+            h = block.middle_norm(h)
+            h = h + self._attend(block.head, h, m, remembered, chosen, removed)
         return block.after_head(h)
+
+    def _attend(
+        self,
+        head: SingleHeadAttention,
+        h: Tensor,
+        m: Tensor,
+        remembered: Tensor,
+        chosen: Tensor,
+        removed: Tensor | None,
+    ) -> Tensor:
+        """Computes a head's output for the chosen targets, each a single query with its own past.
+
+        Args:
+            head: the head.
+            h: (chosen, dim) the input of the queries.
+            m: (chosen, dim) each query's own row, which may differ from the recorded one.
+            remembered: (past + targets, dim) the recorded rows.
+            chosen, removed: see `_after_lstm`.
+
+        Returns:
+            The head's output (chosen, dim).
+        """
+        own = self._past_rows + chosen  # (chosen,) index of each query's own row
+        start = max(0, int(own.min()) - self.trace.memory_limit + 1)
+        rows = remembered[start : int(own.max()) + 1]  # (keys, dim)
+        column = (own[:, None] - torch.arange(start, start + len(rows))).to(h.device)
+        itself = column == 0  # (chosen, keys)
+        mask = (column >= 0) & (column < self._num_visible[chosen][:, None])
+        q = head.scaled_query(h)  # (chosen, dim)
+        scores = torch.where(itself, (q * m).sum(-1, keepdim=True), q @ rows.T)
+        if head.shifted_keys:
+            scores = F.pad(scores[:, :-1], (1, 0)).masked_fill(~has_key(mask), 0)
+        if removed is not None:
+            inside = column.clamp(0, self.trace.memory_limit - 1)
+            mask = mask & ~removed.to(h.device).gather(1, inside)
+        # A softmax over no keys is NaN. Such a query attends to nothing.
+        weights = torch.softmax(scores.masked_fill(~mask, -math.inf), dim=-1).masked_fill(~mask, 0)
+        own_weight = (weights * itself).sum(-1, keepdim=True)  # (chosen, 1)
+        output = weights.masked_fill(itself, 0) @ rows + own_weight * m
+        return output * head.static_value_gate()
 
     def _past(self, text: np.ndarray[Any, np.dtype[np.uint8]]) -> State | None:
         """Returns the state before the first target's query; None if nothing precedes it."""

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 
+from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.model import SHARNN
 from sharnn.weights import named_weights, unwrap
@@ -21,6 +22,11 @@ STORED, CODED, LEARNED = range(3)  # values of `Container.method`
 _LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without padding
 _CHECKSUM_BYTES = 8  # size of the checksum over header and payload
 HEADER_BYTES = _LAYOUT.size + _CHECKSUM_BYTES
+# Fields of ModelConfig in the fingerprint: those that don't change predictions are left out. So are
+# newer ones at their default: otherwise no existing archive would match its model.
+TRAINING_ONLY = ("dropout", "query_gain")
+LATER_FIELDS = ("shifted_keys",)
+DEFAULTS = ModelConfig().to_dict()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,17 +122,18 @@ def fingerprint(model: SHARNN) -> bytes:
     """Returns a hash that is equal for models with the same shape and weights.
 
     Returns:
-        8 bytes of BLAKE2b over the configuration, without dropout, and the float32 weights.
+        8 bytes of BLAKE2b over the configuration, without settings that matter in training only,
+        and the float32 weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
         >>> len(fingerprint(SHARNN(ModelConfig(dim=8, boom_dim=32))))
         8
     """
-    # A new field of ModelConfig must be left out while it has its default value: otherwise no
-    # existing archive would match its model.
     config = {
-        name: value for name, value in unwrap(model).config.to_dict().items() if name != "dropout"
+        name: value
+        for name, value in unwrap(model).config.to_dict().items()
+        if name not in TRAINING_ONLY and not (name in LATER_FIELDS and value == DEFAULTS[name])
     }
 
     def parts() -> Iterator[bytes]:

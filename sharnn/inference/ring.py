@@ -17,12 +17,14 @@ class RingBuffer:
     """The newest M rows of each stream, in storage that is allocated once.
 
     Once a stream has M rows, each new row overwrites its oldest one. The rows of a full buffer are
-    therefore not in order, which does not matter to the head: attention ignores their order.
+    therefore not in order. Attention ignores their order, except that shifted keys are those of
+    the rows before.
 
     Args:
         batch_size: number of streams.
         limit: M, the maximum number of rows per stream.
         like: a tensor (..., dim) that determines the width of the rows and the device.
+        shifted_keys: the key of each row is the row before it; the oldest row has none.
 
     Example:
         >>> ring = RingBuffer(1, 2, torch.zeros(1))
@@ -32,8 +34,10 @@ class RingBuffer:
         [2.0, 3.0]
     """
 
-    def __init__(self, batch_size: int, limit: int, like: Tensor) -> None:
-        self.limit = limit
+    def __init__(
+        self, batch_size: int, limit: int, like: Tensor, shifted_keys: bool = False
+    ) -> None:
+        self.limit, self.shifted_keys = limit, shifted_keys
         size = (batch_size, limit, like.shape[-1])
         self.rows = torch.zeros(size, dtype=torch.float32, device=like.device)
         self.written = [0] * batch_size  # total number of rows written to each stream
@@ -52,7 +56,7 @@ class RingBuffer:
         self.written = [count + 1 for count in self.written]
 
     def attend(self, q: Tensor) -> Tensor:
-        """Returns softmax(q m') m for each stream, with m the stream's rows.
+        """Returns softmax(q k') m for each stream, with m the stream's rows and k their keys.
 
         Args:
             q: (batch, dim) one query per stream, scaled and gated.
@@ -69,6 +73,11 @@ class RingBuffer:
         # column.
         columns = q[:, None].expand(-1, chunks, -1).reshape(batch * chunks, 1, dim).mT
         scores = torch.bmm(rows, columns).view(batch, longest)
+        if self.shifted_keys:
+            # The score of each row is that of the row written before it; the oldest row's is 0.
+            oldest = [count % self.limit if count > self.limit else 0 for count in self.written]
+            scores = scores.roll(1, dims=1)
+            scores[torch.arange(batch), oldest] = 0
         for stream, count in enumerate(used):
             if count < longest:
                 scores[stream, count:] = -math.inf

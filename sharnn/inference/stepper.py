@@ -29,7 +29,7 @@ class Stepper:
     LayerNorm are folded into the matrix that follows it, two LayerNorms of the same vector share
     their mean and deviation, the two matrices of an LSTM are concatenated, and the gates of queries
     and keys become one vector. Each memory is a ring buffer of M rows: a new row overwrites the
-    oldest one, because attention ignores the order of the rows.
+    oldest one.
 
     Changes to the model's weights after construction have no effect on the stepper.
 
@@ -231,7 +231,7 @@ class _HeadStepper:
         storage: str,
         memory_limit: int,
     ) -> None:
-        self.ring = RingBuffer(batch_size, memory_limit, head.query.weight)
+        self.ring = RingBuffer(batch_size, memory_limit, head.query.weight, head.shifted_keys)
         # The new row is m = LN_mem(h); skip connection and query read LN_mid(h), of the same h.
         self.row_gain, self.row_bias = gain_and_bias(block.memory_norm)
         self.gain, self.bias = gain_and_bias(block.middle_norm)
@@ -251,7 +251,7 @@ class _HeadStepper:
         q = F.layer_norm(
             self.query(n), n.shape[-1:], self.query_gain, self.query_bias, LAYER_NORM_EPS
         )
-        # h = LN_mid(h) + v_gate (softmax(q m') m)
+        # h = LN_mid(h) + v_gate (softmax(q k') m)
         skip = torch.addcmul(self.bias, n, self.gain)
         return skip.addcmul_(self.ring.attend(q), self.value_gate)
 

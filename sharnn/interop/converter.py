@@ -86,7 +86,8 @@ def infer_config(
     Args:
         tensors: tensors by sharnn's parameter names, from `from_reference` or
             `SHARNN.state_dict`.
-        memory, dropout: settings that the tensors don't determine.
+        memory, dropout: settings that the tensors don't determine; others of that kind, such as
+            the memory window, have their defaults.
 
     Raises:
         InputError: a tensor that determines the shape is missing, or a setting is out of range.

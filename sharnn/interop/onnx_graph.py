@@ -101,6 +101,10 @@ class _Graph(GraphBuilder):
         zeros, minus_inf = self.floats("zeros", [0.0]), self.floats("minus_inf", [-math.inf])
         # (time, memory + time), added to the scores
         self.mask = self.add("Where", causal_mask, zeros, minus_inf)
+        if self.config.shifted_keys:
+            # A row has a key if a query can attend to the row before it, too.
+            nearer = self.add("Less", distance, self.integers("limit_1", [self.config.memory - 1]))
+            self.has_key = self.add("And", nearer, self.add("Greater", keys, zero))
 
     def _range(self, count: str) -> str:
         """Returns the integers from 0 to ``count`` - 1; ``count`` has shape (1,)."""
@@ -163,6 +167,10 @@ class _Graph(GraphBuilder):
         q = self._linear(f"{prefix}.query", head.query.weight, head.query.bias, h)
         q = self._norm(f"{prefix}.query_norm", head.query_norm, q, gate)  # (batch, time, dim)
         scores = self.add("MatMul", q, self.add("Transpose", keys, perm=[0, 2, 1]))
+        if head.shifted_keys:
+            # Row j gets the score of row j - 1; a row without a key gets 0.
+            shifted = self.add("Pad", scores, self.integers("shift", [0, 0, 1, 0, 0, -1]))
+            scores = self.add("Where", self.has_key, shifted, self.floats("zeros", [0.0]))
         attention = self.add("Softmax", self.add("Add", scores, self.mask), axis=-1)
         # softmax(..) v = v_gate (softmax(..) kv)  with kv = [memory ; m]
         gate_name = self.weight(f"{prefix}.value_gate", head.static_value_gate())
