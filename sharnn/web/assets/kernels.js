@@ -45,6 +45,13 @@ class Matrix {
     return 4 * pad(rows) * pad(columns);
   }
 
+  /** Returns the matrix without its first r rows. It shares memory with this one. */
+  from(r) {
+    const rest = Object.create(this);
+    rest.values = this.values.subarray(r * this.stride);
+    return rest;
+  }
+
   /** Returns row r. It shares memory with the matrix. */
   row(r) {
     return this.values.subarray(r * this.stride, r * this.stride + this.columns);

@@ -31,7 +31,6 @@ class Model {
   constructor(file, workspace) {
     this.config = file.config;
     this.workspace = workspace;
-    this.dim = file.config.dim;
     const vector = (name) => file.values(name);
     const matrix = (name) => file.matrix(name, workspace);
     const linear = (name) => ({ weight: matrix(`${name}.weight`), bias: vector(`${name}.bias`) });
@@ -65,36 +64,67 @@ class Model {
   }
 }
 
-/** One text that the model reads: the state of its LSTMs, and the rows that its heads remember. */
-class Stream {
-  /** Returns the number of bytes that a stream needs in a workspace. */
-  static size({ dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers }, limit) {
-    const vectors = [boomDim, symbols, 4 * dim, 4 * dim, ...Array(4 + 2 * layers).fill(dim)];
-    const rows = attention_layers.length * (Matrix.size(limit, dim) + 4 * pad(limit));
-    return vectors.reduce((sum, length) => sum + 4 * pad(length), rows);
+/** The rows that a head remembers, oldest first. The newest `limit` of them can be attended to. */
+class Memory {
+  constructor(workspace, limit, capacity, dim) {
+    this.limit = limit;
+    this.capacity = capacity;
+    this.rows = new Matrix(workspace, capacity, dim);
+    this.count = 0;
   }
 
-  constructor(model, memoryLimit = model.config.memory) {
+  /** Returns a new last row. If there is no space, the rows that no query can reach are dropped. */
+  append() {
+    if (this.count === this.capacity) {
+      const kept = this.limit - 1;
+      const { values, stride } = this.rows;
+      values.copyWithin(0, (this.count - kept) * stride, this.count * stride);
+      this.count = kept;
+    }
+    this.count += 1;
+    return this.rows.row(this.count - 1);
+  }
+
+  /** Returns the index of the oldest row that a query at row `last` can attend to. */
+  first(last) {
+    return Math.max(0, last + 1 - this.limit);
+  }
+}
+
+/** One text that a model reads: the states of its LSTMs, and the memories of its heads. */
+class Stream {
+  /**
+   * @param {Model} model - the weights
+   * @param {number} limit - M, the maximum number of rows that a query can attend to
+   * @param {number} capacity - the number of rows to store, at least M
+   */
+  constructor(model, limit = model.config.memory, capacity = 2 * limit) {
     this.model = model;
-    this.memoryLimit = memoryLimit;
-    const { workspace, dim, config } = model;
+    const { workspace, config: { dim, boom_dim: boomDim, vocab_size: symbols } } = model;
     const vector = (length = dim) => workspace.array(length);
     this.states = model.blocks.map(({ head }) => ({
       hidden: vector(),
       cell: vector(),
-      rows: head && new Matrix(workspace, memoryLimit, dim), // a ring: new rows overwrite the oldest
-      weights: head && vector(memoryLimit), // attention weights of the last query, by row
+      memory: head ? new Memory(workspace, limit, capacity, dim) : null,
+      weights: head ? vector(pad(limit) + 8) : null,
     }));
-    // Intermediate vectors. A product also writes the padding of its result.
+    // Intermediate vectors.
     this.h = vector();
     this.n = vector();
     this.q = vector();
+    this.attended = vector();
     this.fromInput = vector(4 * dim);
     this.fromHidden = vector(4 * dim);
-    this.attended = vector();
-    this.u = vector(config.boom_dim);
-    this.logits = vector(config.vocab_size);
-    this.read = 0; // bytes so far
+    this.u = vector(boomDim);
+    this.logits = vector(symbols);
+  }
+
+  /** Returns the number of bytes that a stream needs in a workspace. */
+  static size(config, limit = config.memory, capacity = 2 * limit) {
+    const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
+    const vectors = [boomDim, symbols, 4 * dim, 4 * dim, ...Array(4 + 2 * layers).fill(dim)];
+    const head = Matrix.size(capacity, dim) + 4 * (pad(limit) + 8);
+    return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
   }
 
   /** Reads one byte and returns the logits of the next; they are overwritten by the next step. */
@@ -109,14 +139,13 @@ class Stream {
     // logits = E h + b
     model.embedding.multiply(h, this.logits, this.logits.length);
     for (let i = 0; i < this.logits.length; i++) this.logits[i] += model.outputBias[i];
-    this.read += 1;
     return this.logits;
   }
 
   /** h = LSTM(LN_start(h)) */
   lstm(block, { hidden, cell }) {
     const { h, n, fromInput, fromHidden } = this;
-    const { dim } = this.model;
+    const { dim } = this.model.config;
     layerNorm(block.startNorm, h, n);
     // [i f g o] = W n + b + U h' + b'
     block.inputWeight.multiply(n, fromInput, 4 * dim);
@@ -130,30 +159,43 @@ class Stream {
     h.set(hidden);
   }
 
-  /** h = LN_mid(h) + v_gate (softmax(q m' / sqrt(d)) m), with m the rows remembered, h's included */
-  attend(head, { rows, weights }) {
+  /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */
+  attend(head, { memory, weights }) {
     const { h, n, q, attended } = this;
-    const { dim } = this.model;
-    layerNorm(head.memoryNorm, h, rows.row(this.read % this.memoryLimit));
+    const { dim } = this.model.config;
+    layerNorm(head.memoryNorm, h, memory.append());
     layerNorm(head.middleNorm, h, n);
     h.set(n);
-    // q = sigma(q_s) LN_q(W_q h + b_q), times the gate of the keys
-    head.query.weight.multiply(h, q, dim);
+    // q = sigma(q_s) LN_q(W_q h + b_q), times the keys' gate and 1 / sqrt(d)
+    head.query.weight.multiply(n, q, dim);
     for (let j = 0; j < dim; j++) q[j] += head.query.bias[j];
     layerNorm(head.queryNorm, q, q);
     for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
-    const visible = weights.subarray(0, Math.min(this.read + 1, this.memoryLimit));
-    rows.multiply(q, visible, visible.length);
-    softmax(visible);
-    weights.fill(0, visible.length);
-    rows.mix(visible, attended, visible.length);
+    const last = memory.count - 1;
+    const first = memory.first(last);
+    this.weigh(memory.rows, q, first, last, weights);
+    memory.rows.from(first).mix(weights, attended, last + 1 - first);
     for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
+  }
+
+  /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
+  weigh(rows, q, first, last, weights) {
+    const count = last + 1 - first;
+    if (this.model.config.shifted_keys) {
+      // The key of a row is the row before it. The first one has no key: its score is 0.
+      weights[0] = 0;
+      rows.from(first).multiply(q, weights.subarray(1), count - 1);
+    } else {
+      rows.from(first).multiply(q, weights, count);
+    }
+    softmax(weights.subarray(0, count));
+    weights.fill(0, count);
   }
 
   /** h = LN_ff(h) + Boom(LN_xff(h)), with Boom the sum of the chunks of gelu(W h + b) */
   boom(block) {
     const { h, n, u } = this;
-    const { dim } = this.model;
+    const { dim } = this.model.config;
     layerNorm(block.boomNorm, h, n);
     block.expand.weight.multiply(n, u, u.length);
     layerNorm(block.skipNorm, h, h);
