@@ -119,6 +119,23 @@ class Stream {
     this.logits = vector(symbols);
   }
 
+  /** Returns what `restore` needs to return to this point, while the memory still has its rows. */
+  snapshot() {
+    return this.states.map(({ hidden, cell, memory }) => ({
+      hidden: hidden.slice(),
+      cell: cell.slice(),
+      count: memory ? memory.count : 0,
+    }));
+  }
+
+  restore(snapshot) {
+    this.states.forEach(({ hidden, cell, memory }, i) => {
+      hidden.set(snapshot[i].hidden);
+      cell.set(snapshot[i].cell);
+      if (memory) memory.count = snapshot[i].count;
+    });
+  }
+
   /** Returns the number of bytes that a stream needs in a workspace. */
   static size(config, limit = config.memory, capacity = 2 * limit) {
     const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
@@ -127,13 +144,17 @@ class Stream {
     return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
   }
 
-  /** Reads one byte and returns the logits of the next; they are overwritten by the next step. */
-  step(symbol) {
+  /**
+   * Reads one byte and returns the logits of the next, which the next step overwrites.
+   *
+   * `isRemoved` is a function of a row's index, true if this byte's queries can't attend to it.
+   */
+  step(symbol, isRemoved = null) {
     const { model, h } = this;
     model.embedding.copyRow(symbol, h);
     model.blocks.forEach((block, i) => {
       this.lstm(block, this.states[i]);
-      if (block.head) this.attend(block.head, this.states[i]);
+      if (block.head) this.attend(block.head, this.states[i], isRemoved);
       this.boom(block);
     });
     // logits = E h + b
@@ -160,7 +181,7 @@ class Stream {
   }
 
   /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */
-  attend(head, { memory, weights }) {
+  attend(head, { memory, weights }, isRemoved) {
     const { h, n, q, attended } = this;
     const { dim } = this.model.config;
     layerNorm(head.memoryNorm, h, memory.append());
@@ -173,13 +194,13 @@ class Stream {
     for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
     const last = memory.count - 1;
     const first = memory.first(last);
-    this.weigh(memory.rows, q, first, last, weights);
+    this.weigh(memory.rows, q, first, last, weights, isRemoved);
     memory.rows.from(first).mix(weights, attended, last + 1 - first);
     for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
   }
 
   /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
-  weigh(rows, q, first, last, weights) {
+  weigh(rows, q, first, last, weights, isRemoved) {
     const count = last + 1 - first;
     if (this.model.config.shifted_keys) {
       // The key of a row is the row before it. The first one has no key: its score is 0.
@@ -187,6 +208,9 @@ class Stream {
       rows.from(first).multiply(q, weights.subarray(1), count - 1);
     } else {
       rows.from(first).multiply(q, weights, count);
+    }
+    for (let i = 0; isRemoved && i < count; i++) {
+      if (isRemoved(first + i)) weights[i] = -Infinity;
     }
     softmax(weights.subarray(0, count));
     weights.fill(0, count);
