@@ -1,0 +1,28 @@
+"""The engine's scripts, and a model's weights for it."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from importlib.resources import files
+
+from sharnn.web.assembler import assemble
+
+WORKER = "tensors kernels model reading worker".split()
+
+
+def asset(name: str) -> str:
+    """Returns the text of a file in ``assets``."""
+    return (files("sharnn.web") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def kernels() -> str:
+    """Returns the assembled kernels in base64."""
+    return base64.b64encode(assemble(asset("kernels.wat"))).decode()
+
+
+def worker_source() -> str:
+    """Returns the script of the worker."""
+    parts = [asset(f"{name}.js") for name in WORKER]
+    return "\n".join(['"use strict";', *parts, "startWorker();"])
