@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -19,13 +18,13 @@ from torch import Tensor
 from sharnn.analysis.ablation import AblationTable
 from sharnn.analysis.trace import AttentionTrace
 from sharnn.errors import InputError
+from sharnn.web.page import asset, shell, to_json
 
-SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
+SHARED_SCRIPTS = "bytes colours pane dom".split()
+SCRIPTS = "payload charts words tables explorer input kernel".split()
 OCTAVES = 24  # range of the stored weights, in powers of 2 below the largest
 STEP = OCTAVES / 254  # of log2, between two codes
 GUESSES = 5  # predictions stored for each target
-# The page may run its own script and make no request.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
 
 def pack(array: Tensor, kind: str) -> dict[str, str]:
@@ -148,7 +147,7 @@ def payload(
     while True:
         kept = last_targets(trace, count)
         content = _content(kept, ablations, total - count, about)
-        size = (shell_size + len(_to_json(content))) / 1e6
+        size = (shell_size + len(to_json(content))) / 1e6
         if size <= megabytes:
             return content
         if count == 1:
@@ -231,47 +230,30 @@ def page(content: Mapping[str, Any], title: str) -> str:
         title: the document's title.
     """
     before, after = _shell(title)
-    return f"{before}{_to_json(content)}{after}"
+    return f"{before}{to_json(content)}{after}"
 
 
 def page_size(content: Mapping[str, Any], title: str) -> int:
     """Returns the size of `page` in bytes, without building it."""
-    return _shell_size(title) + len(_to_json(content))
+    return _shell_size(title) + len(to_json(content))
 
 
 def _shell(title: str) -> tuple[str, str]:
     """Returns the parts of the page before and after its data."""
-    assets = files("sharnn.analysis") / "assets"
+    own = files("sharnn.analysis") / "assets"
 
     def text(name: str) -> str:
-        return (assets / name).read_text(encoding="utf-8")
+        return (own / name).read_text(encoding="utf-8")
 
-    script = "\n".join(text(f"{name}.js") for name in SCRIPTS)
-    before = (
-        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{text('explorer.css')}</style>\n</head>\n"
-        f"<body>\n{text('explorer.html')}"
-        '<script type="application/json" id="payload">'
-    )
-    after = (
-        "</script>\n"
-        f'<script>\n"use strict";\n(() => {{\n{script}\nstart();\n}})();\n</script>\n'
-        "</body>\n</html>\n"
-    )
-    return before, after
+    scripts = [asset(f"{name}.js") for name in SHARED_SCRIPTS]
+    scripts += [text(f"{name}.js") for name in SCRIPTS]
+    style = asset("page.css") + text("explorer.css")
+    return shell(title, style, text("explorer.html"), scripts)
 
 
 def _shell_size(title: str) -> int:
     """Returns the size in bytes of the page without its data."""
     return sum(len(part.encode()) for part in _shell(title))
-
-
-def _to_json(content: Mapping[str, Any]) -> str:
-    """Returns the data as ASCII JSON that is safe inside a script element."""
-    # Only "<" could end the element; JSON allows it as an escape.
-    return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
 
 
 def frame(document: str, height: int = 1500) -> str:

@@ -46,7 +46,7 @@ TYPE_SECTION, IMPORT_SECTION, FUNCTION_SECTION, EXPORT_SECTION, CODE_SECTION = 1
 
 
 def assemble(text: str) -> bytes:
-    """Assembles a module that imports one memory and exports functions.
+    r"""Assembles a module that imports one memory and exports functions.
 
     Only the instructions that the kernels use are known. Operands are written as nested
     expressions, which become instructions in the order of a stack machine: operands first.
@@ -61,7 +61,7 @@ def assemble(text: str) -> bytes:
 
     Example:
         >>> assemble('(module (import "page" "memory" (memory 1)))')[:4]
-        b'\\x00asm'
+        b'\x00asm'
     """
     module = parse(text)
     functions = [_Function(field) for field in module if field[0] == "func"]
@@ -87,10 +87,10 @@ def assemble(text: str) -> bytes:
 
 
 def parse(text: str) -> list[Expression]:
-    """Returns the fields of a module as nested lists of words.
+    r"""Returns the fields of a module as nested lists of words.
 
     Example:
-        >>> parse('(module (func $f ;; a comment\\n (param $x i32)))')
+        >>> parse('(module (func $f ;; a comment\n (param $x i32)))')
         [['func', '$f', ['param', '$x', 'i32']]]
     """
     words = re.findall(r'[()]|"[^"]*"|[^\s()"]+', re.sub(r";;[^\n]*", "", text))
@@ -197,11 +197,11 @@ def _import(field: list[Expression]) -> bytes:
 
 
 def unsigned(value: int) -> bytes:
-    """Returns a number in LEB128: seven bits per byte, the lowest first.
+    r"""Returns a number in LEB128: seven bits per byte, the lowest first.
 
     Example:
         >>> unsigned(300)
-        b'\\xac\\x02'
+        b'\xac\x02'
     """
     encoded = bytearray()
     while True:
@@ -212,11 +212,11 @@ def unsigned(value: int) -> bytes:
 
 
 def signed(value: int) -> bytes:
-    """Returns a number in signed LEB128.
+    r"""Returns a number in signed LEB128.
 
     Example:
         >>> signed(-1), signed(64)
-        (b'\\x7f', b'\\xc0\\x00')
+        (b'\x7f', b'\xc0\x00')
     """
     encoded = bytearray()
     while True:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import base64
 from functools import cache
-from importlib.resources import files
 
 from sharnn.web.assembler import assemble
+from sharnn.web.page import asset
 
 WORKER = "tensors kernels model reading worker".split()
-
-
-def asset(name: str) -> str:
-    """Returns the text of a file in ``assets``."""
-    return (files("sharnn.web") / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache

@@ -43,13 +43,3 @@ function connect(explorer) {
     if (explorer.chosen !== undefined) explorer.redraw();
   }).observe($("views"));
 }
-
-/** Sets the height of the frame to that of the page, if both have the same origin. */
-function fitFrame() {
-  try {
-    const frame = window.frameElement;
-    if (!frame) return;
-    const fit = () => (frame.style.height = `${document.body.scrollHeight + 4}px`);
-    new ResizeObserver(fit).observe(document.body);
-  } catch { /* another origin: the frame keeps its height */ }
-}
