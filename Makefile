@@ -17,7 +17,7 @@ LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## create .venv with everything in requirements.lock
+setup: $(VENV)/.ready $(VENV)/.text ## create .venv with everything in requirements.lock, and fetch text for the book
 
 $(VENV)/.locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
@@ -30,6 +30,12 @@ $(VENV)/.locked: requirements.lock
 # An isolated build would download a setuptools that is not pinned.
 $(VENV)/.ready: $(VENV)/.locked pyproject.toml
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Once, whether it succeeds or not: without it the book uses generated text, and the command can be
+# repeated by hand.
+$(VENV)/.text: | $(VENV)/.ready
+	@$(ENV) sharnn data enwiki2016 > /dev/null || true
 	@touch $@
 
 test: check book ## check everything, build the book, and run all tests, including slow ones
@@ -53,8 +59,9 @@ book: setup _build/.library _build/.results ## run the notebooks and build the p
 	@$(ENV) $(KERNEL) jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build wrote no pages."; exit 1; }
 
-# The cache of executed notebooks depends only on their cells, so a changed library empties it.
-_build/.library: $(LIBRARY) requirements.lock
+# The cache of executed notebooks depends only on their cells, so a changed library or another corpus
+# empties it.
+_build/.library: $(LIBRARY) requirements.lock $(wildcard data/enwik8 data/enwiki2016)
 	@rm -rf $(CACHE)
 	@mkdir -p _build
 	@touch $@

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sharnn.enwik8 import DownloadError, data_folder, enwik8_path
+from sharnn.corpora import enwik8, enwiki2016
+from sharnn.corpora.corpus_files import DownloadError, data_folders
+from sharnn.corpora.sample import sample_bytes
 from sharnn.errors import InputError
 from sharnn.io.byte_sources import Bytes, FileBytes, Window, open_files
 from sharnn.io.console import notify
-from sharnn.sample import sample_bytes
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Split = tuple[float, float, float]
@@ -35,6 +36,7 @@ class Corpus:
         notice: why it replaces the corpus that was requested; None if it doesn't.
         fingerprint: identifies the corpus: a hash of the sizes of its parts and of all their bytes,
             or of 256 MiB of them if there are more.
+        origin: authors and licence of the text; None if they are unknown.
     """
 
     name: str
@@ -44,9 +46,10 @@ class Corpus:
     is_sample: bool
     notice: str | None
     fingerprint: str
+    origin: str | None = None
 
     def describe(self) -> str:
-        """Returns three lines: name, sizes of the parts, and number of different byte values.
+        """Returns a line each for name, sizes of the parts, number of byte values, and origin.
 
         Example:
             >>> print(load_corpus("sample", sample_size=10_000).describe().splitlines()[1])
@@ -57,7 +60,7 @@ class Corpus:
             f"train {len(self.train):,} bytes, valid {len(self.valid):,}, test {len(self.test):,}"
         )
         values = f"{len(np.unique(start))} different byte values in the first {len(start):,}"
-        return f"{self.name}\n  {sizes}\n  {values}"
+        return "\n  ".join([self.name, sizes, values, *([self.origin] if self.origin else [])])
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,24 @@ class NamedCorpus:
             `load_corpus`. Raises `DownloadError` if they are missing.
         split: the default split.
         stand_in: name of the corpus that can replace it if it is missing; None if none can.
+        origin: authors and licence of the text; None if it is generated.
+        files: names of its files in a data folder.
     """
 
     title: str
     open: Callable[[int, bool], Bytes]
     split: Split
     stand_in: str | None = None
+    origin: str | None = None
+    files: tuple[str, ...] = ()
 
 
 def _open_enwik8(sample_size: int, download: bool) -> Bytes:
-    return FileBytes(enwik8_path(download))
+    return FileBytes(enwik8.enwik8_path(download))
+
+
+def _open_enwiki2016(sample_size: int, download: bool) -> Bytes:
+    return FileBytes(enwiki2016.enwiki2016_path(download))
 
 
 def _open_sample(sample_size: int, download: bool) -> Bytes:
@@ -87,7 +98,22 @@ def _open_sample(sample_size: int, download: bool) -> Bytes:
 
 
 CORPORA = {
-    "enwik8": NamedCorpus("enwik8", _open_enwik8, ENWIK8_SPLIT, stand_in=SAMPLE),
+    "enwik8": NamedCorpus(
+        "enwik8",
+        _open_enwik8,
+        ENWIK8_SPLIT,
+        stand_in="enwiki2016",
+        origin=enwik8.ORIGIN,
+        files=(enwik8.ENWIK8.name, enwik8.ENWIK8.archive),
+    ),
+    "enwiki2016": NamedCorpus(
+        "English Wikipedia of 2016 (enwiki2016, 206 pages)",
+        _open_enwiki2016,
+        enwiki2016.ENWIKI2016.split,
+        stand_in=SAMPLE,
+        origin=enwiki2016.ORIGIN,
+        files=(enwiki2016.ENWIKI2016.name, enwiki2016.ENWIKI2016.archive),
+    ),
     SAMPLE: NamedCorpus("built-in sample (generated, not enwik8)", _open_sample, SHARES),
 }
 
@@ -102,21 +128,22 @@ def load_corpus(
 ) -> Corpus:
     """Opens a corpus. Files are read slice by slice, so that a large one takes no memory.
 
-    The names of corpora are ``"enwik8"`` and ``"sample"``. A file with such a name is given as
-    ``"./enwik8"`` or as a `pathlib.Path`; one line on standard error points out a name that is
-    both.
+    The names of corpora are ``"enwik8"``, ``"enwiki2016"`` and ``"sample"``. A file with such a
+    name is given as ``"./enwik8"`` or as a `pathlib.Path`; one line on standard error points out a
+    name that is both.
 
-    If enwik8 is missing and can't be downloaded, the built-in sample replaces it, and one line on
-    standard error explains how to place enwik8 by hand. The commands of ``sharnn`` never replace
-    a corpus.
+    If enwik8 is missing and can't be downloaded, enwiki2016 replaces it; if that can't be
+    downloaded either, the built-in sample does. One line on standard error reports it and explains
+    how to place the missing files by hand. The commands of ``sharnn`` never replace a corpus.
 
     Args:
         source: the name of a corpus, a file, or several files, which are concatenated.
         split: three fractions of the whole that sum to at most 1, or three numbers of bytes,
-            counted from the start; None for 90, 5 and 5 % (enwik8: 90, 5 and 5 million bytes).
+            counted from the start; None for 90, 5 and 5 % (enwik8: 90, 5 and 5 million bytes;
+            enwiki2016: whole pages, 5,565,906, 250,018 and 273,822 bytes).
         stand_in: replace a corpus that is missing; False to raise an error.
         sample_size: number of bytes of the sample.
-        download: download enwik8 if it is missing.
+        download: download a corpus that is missing.
 
     Raises:
         InputError: a file is missing, unreadable, empty or damaged, or too short for the split;
@@ -132,24 +159,27 @@ def load_corpus(
         paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         return _corpus(", ".join(str(path) for path in paths), open_files(paths), split or SHARES)
     _point_out_file(name)
-    notice = None
+    missing: list[str] = []
     while True:
         corpus = CORPORA[name]
         try:
             content = corpus.open(sample_size, download)
+            break
         except DownloadError as error:
             if corpus.stand_in is None:
                 raise
             name = corpus.stand_in
-            title = CORPORA[name].title
             if not stand_in:
+                title = CORPORA[name].title
                 raise DownloadError(f"{error}; to use the {title} instead, write {name}") from error
-            notice = f"{error}; using the {title}"
-            notify(notice)
+            missing.append(str(error))
             split = None  # it was meant for the corpus that is replaced
-        else:
-            is_sample = name == SAMPLE
-            return _corpus(corpus.title, content, split or corpus.split, is_sample, notice)
+    notice = None
+    if missing:
+        notice = "; ".join([*missing, f"using the {corpus.title}"])
+        notify(notice)
+    opened = _corpus(corpus.title, content, split or corpus.split)
+    return replace(opened, is_sample=name == SAMPLE, notice=notice, origin=corpus.origin)
 
 
 def corpus_name(source: Source) -> str | None:
@@ -175,15 +205,13 @@ def corpus_name(source: Source) -> str | None:
 def _point_out_file(name: str) -> None:
     """Prints a line if a name of a corpus is also a file in the current folder."""
     file = Path(name)
-    if file.is_file() and file.resolve() != (data_folder() / name).resolve():
+    if file.is_file() and file.resolve() not in [(f / name).resolve() for f in data_folders()]:
         notify(
             f"{name} is the named corpus, not the file in this folder: write ./{name} for the file"
         )
 
 
-def _corpus(
-    name: str, whole: Bytes, split: Split, is_sample: bool = False, notice: str | None = None
-) -> Corpus:
+def _corpus(name: str, whole: Bytes, split: Split) -> Corpus:
     """Splits a sequence of bytes into the three parts."""
     total = len(whole)
     shares = sum(split) <= 1 + 1e-9
@@ -199,7 +227,7 @@ def _corpus(
         parts.append(Window(whole, start, start + size))
         start += size
     fingerprint = _fingerprint(Window(whole, 0, start), sizes)
-    return Corpus(name, parts[0], parts[1], parts[2], is_sample, notice, fingerprint)
+    return Corpus(name, parts[0], parts[1], parts[2], False, None, fingerprint)
 
 
 def _fingerprint(content: Bytes, sizes: list[int]) -> str:

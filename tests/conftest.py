@@ -41,8 +41,16 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _data_folder(data_folders, monkeypatch):
-    """Sets a new data folder, away from the user's corpora. Tests that write to it create it."""
+    """Sets a new data folder, away from the user's corpora. Tests that write to it create it.
+
+    No test downloads real text to it from the package index.
+    """
     monkeypatch.setenv("SHARNN_DATA", str(next(data_folders)))
+
+    def fetch(file, folder):
+        raise InputError("no package index")
+
+    monkeypatch.setattr("sharnn.corpora.enwiki2016._fetch", fetch)
 
 
 @pytest.fixture

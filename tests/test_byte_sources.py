@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sharnn import InputError, byte_sources
+from sharnn import InputError
+from sharnn.io import byte_sources
 from sharnn.io.byte_sources import FileBytes, _seek_and_read, as_bytes, open_files
 
 CONTENT = bytes(range(256)) * 4

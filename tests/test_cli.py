@@ -12,7 +12,7 @@ import sharnn
 from sharnn import bits_per_byte, generate, generate_batch, load
 from sharnn.cli import main
 from sharnn.cli.app import make_parser
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 
 SETTINGS = """--preset tiny --dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16
 --steps 3 --eval-bytes 50 --threads 1""".split()

@@ -7,8 +7,8 @@ import pytest
 
 import sharnn
 from sharnn.cli import main
+from sharnn.corpora.sample import sample_bytes
 from sharnn.data import CORPORA
-from sharnn.sample import sample_bytes
 from small import small_config, small_recipe
 
 SHAPE = "--dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16 --device cpu".split()
@@ -29,7 +29,7 @@ def offline(monkeypatch):
     def fetch(file, target):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("sharnn.enwik8._fetch", fetch)
+    monkeypatch.setattr("sharnn.corpora.enwik8._fetch", fetch)
 
 
 def train(*arguments):
@@ -66,7 +66,7 @@ def test_no_command_replaces_a_missing_corpus(folder, capsys, offline, command):
     assert main(command.split()) == 2
     message = one_line(capsys)
     assert "enwik8 could not be downloaded: download https://mattmahoney.net" in message
-    assert message.endswith("the built-in sample (generated, not enwik8) instead, write sample\n")
+    assert message.endswith("(enwiki2016, 206 pages) instead, write enwiki2016\n")
     assert not (folder / "out").exists()
 
 

@@ -11,9 +11,9 @@ import torch
 
 import sharnn.data
 from sharnn import InputError, load_corpus
+from sharnn.corpora.sample import sample_bytes
 from sharnn.data import corpus_name, parse_split
 from sharnn.io.byte_sources import as_bytes
-from sharnn.sample import sample_bytes
 from sharnn.streams import Streams, cut_streams
 
 
@@ -185,7 +185,7 @@ def test_reading_a_large_file_uses_little_memory(tmp_path):
         file.truncate(10**9)
     script = f"""
 from sharnn.data import load_corpus
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 from sharnn.streams import Streams
 def anonymous_memory():  # KiB
     return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0])

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from sharnn import bits_per_byte, load, resume, train
 from sharnn.checkpoint import read_header
 from sharnn.cli import main
+from sharnn.corpora.sample import sample_bytes
 from sharnn.distributed import ProcessGroup, current_group, process_group
 from sharnn.recipe import OPTIMIZERS
-from sharnn.sample import sample_bytes
 from small import small_config, small_model, small_recipe
 
 # The timeouts only end a test that hangs; a busy machine can take minutes.

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import sharnn.enwik8
+import sharnn.corpora.enwik8
 from sharnn import InputError, load_corpus
-from sharnn.enwik8 import ENWIK8, SEEN, Download, DownloadError, _short, data_folder, enwik8_path
+from sharnn.corpora.corpus_files import DownloadError, data_folder
+from sharnn.corpora.enwik8 import ENWIK8, Download, enwik8_path
 
 CONTENT = b"<mediawiki>" * 100
 
@@ -31,8 +32,9 @@ FILE = Download(
     url="https://nowhere.invalid/small.zip",
     name="small",
     size=len(CONTENT),
-    zip_sha256=hashlib.sha256(ZIP).hexdigest(),
     sha256=hashlib.sha256(CONTENT).hexdigest(),
+    archive="small.zip",
+    archive_sha256=hashlib.sha256(ZIP).hexdigest(),
 )
 
 
@@ -45,7 +47,7 @@ def online(monkeypatch):
         downloaded.append(file.url)
         target.write_bytes(ZIP)
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
     return downloaded
 
 
@@ -56,7 +58,7 @@ def offline(monkeypatch):
     def fetch(file, target):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,7 @@ def folder():
 
 def test_the_size_and_hashes_of_enwik8():
     assert ENWIK8.size == 10**8
-    assert ENWIK8.zip_sha256.startswith("547994d9980e")
+    assert ENWIK8.archive_sha256.startswith("547994d9980e")
     assert ENWIK8.sha256.startswith("2b49720ec4d7")
 
 
@@ -88,7 +90,7 @@ def test_the_file_is_downloaded_once_verified_and_kept(online):
 
 
 def test_of_several_threads_that_need_the_file_one_downloads_it(online, monkeypatch):
-    fetch, barrier = sharnn.enwik8._fetch, threading.Barrier(3)
+    fetch, barrier = sharnn.corpora.enwik8._fetch, threading.Barrier(3)
 
     def slow(file, target):
         time.sleep(0.2)
@@ -98,7 +100,7 @@ def test_of_several_threads_that_need_the_file_one_downloads_it(online, monkeypa
         barrier.wait()
         return enwik8_path(file=FILE).read_bytes()
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", slow)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", slow)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(read, range(3))) == [CONTENT] * 3
     assert len(online) == 1
@@ -131,7 +133,7 @@ def test_a_truncated_or_altered_file_is_an_error_and_is_kept(online, folder, nam
 
 def test_a_change_after_the_verification_is_detected(online):
     path = enwik8_path(file=FILE)
-    assert (path.parent / SEEN).exists()
+    assert (path.parent / ".small.verified.json").exists()
     verified = path.stat().st_mtime_ns
     path.write_bytes(b"?" + CONTENT[1:])
     # The file system's clock may tick too slowly to distinguish the two writes.
@@ -145,17 +147,6 @@ def test_offline_the_error_explains_how_to_place_the_file(offline):
         enwik8_path(file=FILE)
     with pytest.raises(DownloadError, match="is not in"):
         enwik8_path(download=False, file=FILE)
-
-
-def test_offline_one_line_announces_the_sample_in_place_of_enwik8(offline, capsys):
-    corpus = load_corpus("enwik8", sample_size=20_000)
-    assert corpus.is_sample
-    assert "not enwik8" in corpus.name
-    shown = capsys.readouterr().err
-    assert shown.count("\n") == 1
-    assert "mattmahoney.net" in shown
-    assert "built-in sample" in shown
-    assert f"place it as {_short(data_folder() / 'enwik8.zip')}, or unpacked as" in shown
 
 
 @pytest.mark.parametrize("place", [".", "..", "/", "far/away/from/there"])
@@ -190,17 +181,11 @@ def test_a_file_with_the_name_of_the_corpus_is_pointed_out(tmp_path, offline, ca
     assert load_corpus("./enwik8").train[:].tobytes() == CONTENT[:990]
 
 
-def test_without_a_stand_in_the_error_names_it(offline, capsys):
-    with pytest.raises(DownloadError, match=r"could not be downloaded.*instead, write sample$"):
-        load_corpus("enwik8", stand_in=False)
-    assert capsys.readouterr().err == ""
-
-
 def test_a_full_disk_is_named_in_the_error(monkeypatch):
     def fetch(file, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sharnn.enwik8, "_fetch", fetch)
+    monkeypatch.setattr(sharnn.corpora.enwik8, "_fetch", fetch)
     with pytest.raises(DownloadError, match=r"could not be downloaded \(No space left on device\)"):
         enwik8_path(file=FILE)
 
@@ -218,33 +203,3 @@ def test_without_a_terminal_a_download_shows_no_bar(monkeypatch, folder, closed)
     monkeypatch.setattr("sys.stderr", None if closed else io.StringIO())
     assert enwik8_path(file=FILE).read_bytes() == CONTENT
     assert bars == [False]
-
-
-def test_the_home_folder_of_an_unknown_user_is_an_error(monkeypatch):
-    monkeypatch.setenv("SHARNN_DATA", "~nosuchuser/data")
-    with pytest.raises(InputError, match="SHARNN_DATA is ~nosuchuser/data, but"):
-        enwik8_path(file=FILE)
-
-
-def test_an_environment_variable_sets_the_data_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("SHARNN_DATA", str(tmp_path))
-    assert data_folder() == tmp_path
-    monkeypatch.delenv("SHARNN_DATA")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.setattr(sharnn.enwik8, "__file__", str(tmp_path / "sharnn" / "enwik8.py"))
-    assert data_folder() == tmp_path / "data", "in a clone"
-
-
-def test_outside_a_clone_the_users_cache_is_used(monkeypatch, tmp_path):
-    monkeypatch.delenv("SHARNN_DATA")
-    monkeypatch.setattr(sharnn.enwik8, "__file__", str(tmp_path / "sharnn" / "enwik8.py"))
-    assert data_folder().name == "sharnn"
-    assert tmp_path not in data_folder().parents
-
-
-def test_an_unwritable_folder_is_an_error(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SHARNN_DATA", str(tmp_path / "file" / "inside"))
-    with pytest.raises(InputError, match="can't use"):
-        enwik8_path(file=FILE)

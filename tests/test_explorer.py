@@ -214,12 +214,12 @@ class TestThePage:
         )
         trace = trace_attention(model, data, targets=600)
         shells, sizes = [], []
-        shell, to_json = sharnn.analysis.page._shell, sharnn.analysis.page._to_json
+        shell, to_json = sharnn.analysis.page._shell, sharnn.analysis.page.to_json
         monkeypatch.setattr(
             sharnn.analysis.page, "_shell", lambda title: shells.append(title) or shell(title)
         )
         monkeypatch.setattr(
-            sharnn.analysis.page, "_to_json", lambda c: sizes.append(c) or to_json(c)
+            sharnn.analysis.page, "to_json", lambda c: sizes.append(c) or to_json(c)
         )
         explorer = Explorer(model, trace, megabytes=0.12)
         assert len(sizes) > 2

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from sharnn.data import CORPORA
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -90,6 +93,34 @@ def test_no_large_file_is_tracked():
     for path in tracked():
         limit = 16e6 if path.parent.name == "pretrained" else 2 * 2**20
         assert not path.exists() or path.stat().st_size < limit, path
+
+
+def test_no_corpus_is_tracked_or_can_be_added_by_accident():
+    files = [f"data/{file}" for corpus in CORPORA.values() for file in corpus.files]
+    assert len(files) == 4
+    assert [path.name for path in tracked() if path.parent == ROOT / "data"] == ["README.md"]
+    ignored = subprocess.run(
+        ["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ignored.stdout.split() == files
+
+
+def test_make_setup_fetches_text_once_and_does_not_fail_without_it(tmp_path):
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "sharnn"
+    command.write_text('#!/bin/sh\necho a corpus\necho "$@: no index" >&2\nexit 2\n')
+    command.chmod(0o755)
+    (tmp_path / ".locked").touch()
+    (tmp_path / ".ready").touch()
+    setup = ["make", f"VENV={os.path.relpath(tmp_path, ROOT)}", "setup"]
+    shown = [
+        subprocess.run(setup, cwd=ROOT, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [result.stderr for result in shown] == ["data enwiki2016: no index\n", ""]
+    assert "a corpus" not in shown[0].stdout
 
 
 def test_a_profile_applies_to_all_properties():

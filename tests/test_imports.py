@@ -11,18 +11,17 @@ import sharnn
 
 PACKAGE = Path(sharnn.__file__).parent
 
-# A core module may import those in earlier lines, and none in its own or later lines.
-# `io` and `optim` are folders, but part of this order: other core modules need them.
+# A core module may import those in earlier lines, and none in its own or later lines. `io`,
+# `corpora` and `optim` are folders, but part of this order: other core modules need them.
 CORE = """
 errors
 io optional
-settings device
+settings device corpora
 config recipe distributed
 layers
 attention memory
 model
 weights
-sample enwik8
 data
 streams optim
 evaluate checkpoint
@@ -35,20 +34,17 @@ plots
 notebook
 __init__
 """.split("\n")
-# A subpackage may import the core modules, itself and these.
-# `io` and `optim` are in the order above, and import only what comes before them.
+# Another subpackage may import the core modules, itself and these.
 SUBPACKAGES = {
-    "io": set(),
-    "optim": set(),
     "inference": set(),
     "web": set(),
     "analysis": {"web"},
     "compression": {"inference"},
     "interop": set(),
     "paper": set(),
-    "cli": {"optim", "inference", "analysis", "compression", "interop", "paper"},
+    "cli": {"web", "inference", "analysis", "compression", "interop", "paper"},
 }
-ORDERED = ("io", "optim")
+ORDERED = ("io", "corpora", "optim")
 LINE = {name: number for number, line in enumerate(CORE) for name in line.split()}
 OPTIONAL = "constriction filelock IPython ipywidgets matplotlib onnx onnxruntime pooch tqdm".split()
 
@@ -94,29 +90,23 @@ def imports(path: Path) -> set[str]:
 
 def subpackage_of(name: str) -> str | None:
     first = name.split(".")[0]
-    return first if first in SUBPACKAGES else None
+    return first if first in (*SUBPACKAGES, *ORDERED) else None
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    ours, theirs = subpackage_of(importer), subpackage_of(imported)
     if importer == "__main__":
         return imported == "cli"
-    if ours is None:  # core modules, in order
-        return theirs in (None, *ORDERED) and LINE[theirs or imported] < LINE[importer]
-    if theirs is not None:
-        return (
-            theirs in (ours, *SUBPACKAGES[ours])
-            or (ours not in ORDERED and theirs == "io")
-            or (ours in ORDERED and theirs in ORDERED and LINE[theirs] < LINE[ours])
-        )
-    if ours in ORDERED:
-        return LINE[imported] < LINE[ours]
-    return imported != "__init__" or ours == "cli"
+    ours, theirs = (subpackage_of(name) or name for name in (importer, imported))
+    if ours in LINE:
+        return theirs == ours or (theirs in LINE and LINE[theirs] < LINE[ours])
+    if theirs in LINE:
+        return theirs not in ("__init__", "optim") or ours == "cli"
+    return theirs in (ours, *SUBPACKAGES[ours])
 
 
 def test_every_subpackage_and_every_core_module_is_listed():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == SUBPACKAGES.keys()
+    assert folders == {*SUBPACKAGES, *ORDERED}
     core = {name for name in MODULES if subpackage_of(name) is None and name != "__main__"}
     assert core | set(ORDERED) == LINE.keys()
 
@@ -156,7 +146,7 @@ def test_no_modules_import_each_other():
         visit(name)
 
 
-@pytest.mark.parametrize("name", SUBPACKAGES)
+@pytest.mark.parametrize("name", [*SUBPACKAGES, *ORDERED])
 def test_the_docstring_of_a_subpackage_names_its_imports(name):
     text = ast.get_docstring(ast.parse(MODULES[name].read_text()))
     assert text.count("\n") == 0

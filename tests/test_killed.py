@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from processes import Command
 from sharnn import load
 from sharnn.checkpoint import read
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 
 # The timeouts only end a test that hangs; a busy machine can take minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

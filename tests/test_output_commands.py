@@ -10,8 +10,8 @@ import pytest
 import sharnn
 from sharnn import load
 from sharnn.cli import main
-from sharnn.enwik8 import data_folder
-from sharnn.sample import sample_bytes
+from sharnn.corpora.corpus_files import data_folder
+from sharnn.corpora.sample import sample_bytes
 
 SETTINGS = """--preset tiny --dim 16 --boom-dim 32 --memory 32 --batch-size 2 --segment-length 16
 --steps 2 --eval-bytes 50 --threads 1 --quiet""".split()

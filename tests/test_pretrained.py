@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 import sharnn
 from sharnn.checkpoint import SHIPPED
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(SHIPPED.glob("*.safetensors"))

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import sharnn
 from sharnn.cli import main
+from sharnn.corpora.sample import sample_bytes
 from sharnn.paper.backup import RunBackup
 from sharnn.paper.reproduce import PUBLISHED, reproduce
-from sharnn.sample import sample_bytes
 
 SHAPE = {"dim": 16, "boom_dim": 64, "memory": 64}
 RECIPE = {
@@ -124,7 +124,7 @@ def test_no_sample_replaces_enwik8(tmp_path, capsys, monkeypatch):
     def offline(file, target):
         raise OSError("no network")
 
-    monkeypatch.setattr("sharnn.enwik8._fetch", offline)
+    monkeypatch.setattr("sharnn.corpora.enwik8._fetch", offline)
     assert main(["paper", "--device", "cpu", "--out", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1

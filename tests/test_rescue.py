@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from sharnn import InputError, resume, train
 from sharnn.checkpoint import read_header
 from sharnn.cli import main
+from sharnn.corpora.sample import sample_bytes
 from sharnn.recipe import OPTIMIZERS
 from sharnn.run import Run
-from sharnn.sample import sample_bytes
 from sharnn.trainer import Trainer
 from small import small_config, small_recipe
 

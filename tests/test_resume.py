@@ -6,8 +6,8 @@ import torch
 from sharnn import InputError, resume, train
 from sharnn.checkpoint import read_header
 from sharnn.cli import main
+from sharnn.corpora.sample import sample_bytes
 from sharnn.paper.backup import RunBackup
-from sharnn.sample import sample_bytes
 from sharnn.training import _describe_changes
 from small import small_config, small_recipe
 

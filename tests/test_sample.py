@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sharnn.sample import sample_bytes
+from sharnn.corpora.sample import sample_bytes
 
 
 def test_it_is_the_same_everywhere_in_any_size():

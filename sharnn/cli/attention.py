@@ -31,7 +31,7 @@ def add_commands(commands: Commands) -> None:
         run_attention,
         "Write an interactive HTML page of the model's attention.",
         model_argument(),
-        data_option("the text to read; of enwik8 and sample, the test part", required=True),
+        data_option("the text to read; of a named corpus, the test part", required=True),
         memory_option(),
         device_option(),
         threads_option(),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sharnn.cli.output import require_output_stream
 from sharnn.cli.parsers import SOURCES, Commands, split_option
-from sharnn.data import SAMPLE, Corpus, Split, corpus_name, load_corpus
+from sharnn.corpora.corpus_files import data_folders
+from sharnn.data import CORPORA, Corpus, Split, corpus_name, load_corpus
 from sharnn.distributed import ProcessGroup
-from sharnn.enwik8 import data_folder
 from sharnn.io.byte_sources import Bytes, open_files
 from sharnn.io.text_format import describe_format
 
@@ -36,10 +36,8 @@ def run_data(options: argparse.Namespace) -> int:
 def data_files(source: list[str]) -> list[Path]:
     """Returns the files that words of the command line name; no output may overwrite them."""
     name = corpus_name(source)
-    if name == SAMPLE:
-        return []
     if name is not None:
-        return [data_folder() / name, data_folder() / f"{name}.zip"]
+        return [folder / file for folder in data_folders() for file in CORPORA[name].files]
     return [Path(path) for path in source]
 
 

@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--part",
         choices=("all", "train", "valid", "test"),
-        help="part to score (default: test for enwik8 and sample, all for files)",
+        help="part to score (default: test for a named corpus, all for files)",
     )
     parser.add_argument(
         "--batch-size",

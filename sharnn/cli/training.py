@@ -51,7 +51,9 @@ def _add_train(commands: Commands) -> None:
         "train",
         run_train,
         "Train a model, or resume a run.",
-        data_option("the corpus: enwik8, sample, or one or more files, which are concatenated"),
+        data_option(
+            "the corpus: enwik8, enwiki2016, sample, or one or more files, which are concatenated"
+        ),
         split_option(),
         quiet_option(),
         threads_option(),

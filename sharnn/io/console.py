@@ -109,11 +109,12 @@ class Progress:
 
 def shows_bars(stream: Any) -> bool:
     """Returns True if a carriage return moves back to the start of the line in a stream."""
-    if stream is None:
-        return False
-    if type(stream).__module__.startswith("ipykernel"):
-        return True
+    return type(stream).__module__.startswith("ipykernel") or is_terminal(stream)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Returns True if a stream is open and shown on a terminal."""
     try:
-        return bool(stream.isatty())
+        return stream is not None and bool(stream.isatty())
     except ValueError:
         return False

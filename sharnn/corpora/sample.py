@@ -1,8 +1,8 @@
 """The built-in sample: generated pages in the format of the Wikipedia dump.
 
-The sample is used if enwik8 is not available. It is not enwik8, and results on it can't be
-compared with results on other data. It contains what a model should learn: markup, words,
-sentences, and facts that are repeated verbatim thousands of bytes later.
+The sample is used if neither enwik8 nor enwiki2016 is available. It is not real text, and results
+on it can't be compared with results on other data. It contains what a model should learn: markup,
+words, sentences, and facts that are repeated verbatim thousands of bytes later.
 """
 
 from __future__ import annotations

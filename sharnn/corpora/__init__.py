@@ -1,0 +1,1 @@
+"""The named corpora: enwik8, enwiki2016 and the sample. Imports only `sharnn.io`."""
