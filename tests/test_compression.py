@@ -32,13 +32,8 @@ from sharnn.compression.container import (
     fingerprint,
 )
 from sharnn.compression.prediction import LearningPredictor, reproducible
-<<<<<<< HEAD
-from sharnn.sample import sample_bytes
-from small import OPTIONS, small_config, small_model, small_recipe
-=======
 from sharnn.corpora.sample import sample_bytes
-from small import small_config, small_model, small_recipe
->>>>>>> main
+from small import OPTIONS, small_config, small_model, small_recipe
 
 TEXT = sample_bytes(2000)
 NOISE = random.Random(0).randbytes(800)
