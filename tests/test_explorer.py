@@ -17,9 +17,10 @@ import sharnn.analysis.page
 from sharnn import InputError, LiveExplorer, explore
 from sharnn.analysis.explorer import Explorer
 from sharnn.analysis.live import describe
-from sharnn.analysis.page import STEP, dequantise, overview_edges, pack, quantise, unpack
+from sharnn.analysis.page import overview_edges
 from sharnn.analysis.trace import trace_attention
 from sharnn.cli import main
+from sharnn.web.arrays import STEP, dequantise, pack, quantise, unpack
 from small import OPTIONS, small_model
 
 WITHIN = 0.0334  # the page states 3.3%

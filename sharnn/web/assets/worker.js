@@ -70,8 +70,9 @@ class Reader {
    * Reads a text with every reading. Each part has the bits of the bytes from `from` on, one array
    * per reading, and the first reading's guesses for each.
    */
-  async *read({ text, count = 5 }) {
-    const kept = Math.min(...this.readings.map((reading) => reading.common(text)));
+  async *read({ text, count, from }) {
+    const kept = Math.min(
+      from, ...this.readings.map((reading) => reading.common(text)));
     this.readings.forEach((reading) => reading.rewind(kept));
     let part = null;
     let started = performance.now();
@@ -88,7 +89,8 @@ class Reader {
         started = performance.now();
       }
     }
-    yield { ...part, next: this.readings.map((reading) => guesses(reading.cost, 256)) };
+    if (part) yield part;
+    return { next: guesses(this.readings[0].cost, count) };
   }
 
   /** Continues the text that was read last. Each part has the bytes written. */
@@ -110,6 +112,9 @@ class Reader {
     yield { symbols: part };
   }
 
+  /** Ends the reading or writing in progress. */
+  async *pause() {}
+
   /** Returns the weights of the head in a block when it predicted byte `target`. */
   attend({ target, block, reading = 0 }) {
     return this.readings[reading].weights(target, block);
@@ -130,12 +135,13 @@ function startWorker() {
       const result = reader[type](request);
       if (result[Symbol.asyncIterator]) {
         newest = id;
-        for await (const part of result) {
-          if (newest !== id) break;
-          self.postMessage({ id, ...part });
+        let { value, done } = await result.next();
+        while (!done && newest === id) {
+          self.postMessage({ id, ...value });
           await pause();
+          if (newest === id) ({ value, done } = await result.next());
         }
-        self.postMessage({ id, done: true });
+        self.postMessage({ id, done: true, ...(done ? value : {}) });
       } else {
         self.postMessage({ id, done: true, ...result });
       }
