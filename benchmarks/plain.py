@@ -110,7 +110,8 @@ class Plain(nn.Module):
 
     def __init__(self, config: sharnn.ModelConfig) -> None:
         super().__init__()
-        if config.memory_window != "segment" or config.collapsed or config.shifted_keys:
+        options = config.shifted_keys or config.lstm_skip is not None
+        if config.memory_window != "segment" or config.collapsed or options:
             raise sharnn.InputError(
                 "the plain model needs memory_window 'segment' and a model that is not collapsed "
                 "and has no options beyond the paper"

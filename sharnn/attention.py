@@ -101,7 +101,7 @@ class SingleHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def init_query(self, gain: float) -> None:
-        """Starts the queries as their own rows: W_q = gain I, b_q = 0, and LN_q's gain = gain."""
+        """Makes each query resemble its own row: W_q = gain I, b_q = 0, LN_q with this gain."""
         with torch.no_grad():
             nn.init.eye_(self.query.weight).mul_(gain)
         nn.init.zeros_(self.query.bias)

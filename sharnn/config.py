@@ -81,6 +81,11 @@ class ModelConfig:
         "before training, W_q is this number times the identity and LN_q's gain is this number, so "
         "that queries resemble their own rows; none for the paper's start",
     )
+    lstm_skip: float | None = setting(
+        None,
+        "each block adds its LSTM's input, times a vector that starts at this number, to the "
+        "LSTM's output; none for the paper's block, which has no such vector",
+    )
 
     def __post_init__(self) -> None:
         for name, largest in LARGEST.items():
@@ -111,6 +116,8 @@ class ModelConfig:
         gain = self.query_gain
         if gain is not None and not 0 < gain < math.inf:
             raise InputError(f"query_gain must be a positive number or none, got {gain!r}")
+        if self.lstm_skip is not None and math.isnan(self.lstm_skip):
+            raise InputError(f"lstm_skip must be a number or none, got {self.lstm_skip!r}")
 
     @property
     def head_count(self) -> int:

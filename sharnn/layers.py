@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-12
+GELU_SCALE = 1.702  # gelu(x) = x sigma(1.702 x)
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
@@ -31,7 +32,7 @@ def gelu(x: Tensor) -> Tensor:
         >>> gelu(torch.tensor([0.0, 1.0]))
         tensor([0.0000, 0.8458])
     """
-    return x * torch.sigmoid(1.702 * x)
+    return x * torch.sigmoid(GELU_SCALE * x)
 
 
 class Dropout(nn.Module):
@@ -141,7 +142,14 @@ class Boom(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Maps (batch, time, dim) to (batch, time, dim)."""
         # u = gelu(W h + b);  Boom(h) = u_1 + ... + u_n, chunks of width d  (paper: Boom layer)
-        u = gelu(self.expand(h))  # (batch, time, boom_dim)
+        if h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # gelu(x) = silu(1.702 x) / 1.702 takes one pass over u instead of three: the factor is
+            # applied to W, b and the sum, which are smaller. Float32 keeps the author's rounding.
+            weight, bias = GELU_SCALE * self.expand.weight, GELU_SCALE * self.expand.bias
+            return self._sum_chunks(F.silu(F.linear(h, weight, bias))) / GELU_SCALE
+        return self._sum_chunks(gelu(self.expand(h)))
+
+    def _sum_chunks(self, u: Tensor) -> Tensor:
+        """Maps (batch, time, boom_dim) to (batch, time, dim)."""
         chunks = u.shape[-1] // self.dim
-        u = u[..., : chunks * self.dim].unflatten(-1, (chunks, self.dim))
-        return u.sum(dim=-2)  # (batch, time, dim)
+        return u[..., : chunks * self.dim].unflatten(-1, (chunks, self.dim)).sum(dim=-2)

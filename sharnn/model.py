@@ -44,6 +44,9 @@ class Block(nn.Module):
         self.sliding = config.memory_window == "sliding"
         self.start_norm = layer_norm(dim)  # LN_start
         self.lstm = LSTM(dim)
+        self.lstm_skip: nn.Parameter | None = None
+        if config.lstm_skip is not None:
+            self.lstm_skip = nn.Parameter(torch.full((dim,), float(config.lstm_skip)))  # g
         self.head: SingleHeadAttention | None = None
         if has_head:
             self.memory_norm = layer_norm(dim)  # LN_mem
@@ -89,7 +92,7 @@ class Block(nn.Module):
         return self.after_head(h), lstm_state, memory, weights
 
     def before_head(self, h: Tensor, lstm_state: LSTMState | None) -> tuple[Tensor, LSTMState]:
-        """Computes the part of the block before the head: LayerNorm and LSTM.
+        """Computes the part of the block before the head: LayerNorm, LSTM and the skip around it.
 
         Args:
             h: (batch, time, dim) the block's input.
@@ -99,8 +102,13 @@ class Block(nn.Module):
             (batch, time, dim), and the LSTM state after the segment.
         """
         # h = drop(LSTM(LN_start(h))): it replaces h, no residual  (paper: model architecture)
-        h, lstm_state = self.lstm(self.start_norm(h), lstm_state)
-        return self.dropout(h), lstm_state
+        start = self.start_norm(h)
+        h, lstm_state = self.lstm(start, lstm_state)
+        h = self.dropout(h)
+        if self.lstm_skip is not None:
+            # h = drop(LSTM(LN_start(h))) + g LN_start(h)            (not in the paper)
+            h = h + self.lstm_skip * start
+        return h, lstm_state
 
     def after_head(self, h: Tensor) -> Tensor:
         """Computes the part of the block after the head, position by position: the Boom layer.

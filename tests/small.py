@@ -7,8 +7,10 @@ from sharnn import SHARNN, ModelConfig, Recipe
 # Options of a model beyond the paper. Tests of promises about every model run with each of these.
 OPTIONS = [
     {"shifted_keys": True},
-    {"shifted_keys": True, "query_gain": 4.0},
+    {"lstm_skip": 0.5},
+    {"shifted_keys": True, "query_gain": 4.0, "lstm_skip": 0.5},
 ]
+ALL_OPTIONS = OPTIONS[-1]  # for tests that would take long with each
 
 
 def small_config(**changes) -> ModelConfig:

@@ -9,7 +9,7 @@ from sharnn import InputError
 from sharnn.analysis.ablation import ablate, distance_bands, keys_between, random_keys, top_keys
 from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import trace_attention
-from small import OPTIONS, small_model
+from small import ALL_OPTIONS, OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (200,), generator=torch.Generator().manual_seed(5)).tolist())
 M = 24
@@ -66,7 +66,7 @@ HEADS = [((0,), 0), ((1,), 1), ((2,), 2), ((0, 1, 2), 0), ((0, 1, 2), 1), ((0, 1
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 @pytest.mark.parametrize(("heads", "block"), HEADS)
 @pytest.mark.parametrize(("start", "segment_length"), [(1, 6), (60, 1), (60, 8)])
-@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=str)
 def test_removing_keys_equals_one_step_with_changed_weights(
     window, heads, block, start, segment_length, options
 ):
@@ -102,7 +102,7 @@ def test_without_any_key_the_head_adds_nothing(shape):
 @pytest.mark.parametrize("heads", [(1,), (0, 1, 2)])
 @pytest.mark.parametrize("start", [1, 10, 60])
 @pytest.mark.parametrize("targets", [1, 140])  # 140 is more than one chunk
-@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=str)
 def test_nothing_removed_changes_nothing(window, heads, start, targets, options):
     model = small_model(memory_window=window, attention_layers=heads, **options)
     trace = trace_attention(model, TEXT[: start + targets], start=start, targets=targets)

@@ -39,6 +39,14 @@ needs_transformer = pytest.mark.skipif(
 )
 
 
+@pytest.mark.parametrize(
+    "change", [{"memory_window": "sliding"}, {"shifted_keys": True}, {"lstm_skip": 0.5}], ids=str
+)
+def test_the_plain_model_refuses_options_that_it_does_not_have(change):
+    with pytest.raises(sharnn.InputError, match="the plain model needs"):
+        plain_from(small_model(**change))
+
+
 def test_the_plain_model_has_the_same_logits_and_gradients_as_the_library():
     model = small_model()
     plain = plain_from(model)

@@ -72,13 +72,14 @@ def test_quiet_hides_the_progress_bar(capfdbinary, text, tmp_path):
 
 def test_options_change_the_model_and_the_recipe(text, tmp_path):
     flags = "--attention-layers 0,3 --optimizer lamb --min-trust none --lr 0.01 --quiet".split()
-    flags += "--shifted-keys true --query-gain 4".split()
+    flags += "--shifted-keys true --query-gain 4 --lstm-skip 0.5".split()
     out = str(tmp_path / "r")
     assert main(["train", "--data", str(text), "--out", out, *SETTINGS, *flags]) == 0
     settings = json.loads((tmp_path / "r" / "config.json").read_text())
     assert settings["model"]["attention_layers"] == [0, 3]
     assert settings["model"]["shifted_keys"] is True
     assert settings["model"]["query_gain"] == 4
+    assert settings["model"]["lstm_skip"] == 0.5
     assert settings["recipe"]["min_trust"] is None
     assert settings["recipe"]["lr"] == 0.01
     assert settings["recipe"]["minutes"] is None, "--steps replaces the preset's minutes"
@@ -283,6 +284,7 @@ train bad head: train --data {text} --out {folder}/x --attention-layers 9
 train head in words: train --data {text} --out {folder}/x --attention-layers second
 train shifted keys as a number: train --data {text} --out {folder}/x --shifted-keys 1
 train negative gain: train --data {text} --out {folder}/x --query-gain -4
+train unreadable skip: train --data {text} --out {folder}/x --lstm-skip half
 train narrow boom: train --data {text} --out {folder}/x --dim 64 --boom-dim 32
 train bad optimiser: train --data {text} --out {folder}/x --optimizer nonesuch
 train unknown device: train --data {text} --out {folder}/x --device mars

@@ -310,6 +310,14 @@ def test_the_fingerprint_of_a_model_without_options_stays_the_same():
     assert fingerprint(model).hex() == "f3e0399b6f6f9084"
     model.config = small_config(shifted_keys=True)
     assert fingerprint(model).hex() != "f3e0399b6f6f9084"
+    models = [SHARNN(small_config(lstm_skip=start)) for start in (None, 0.5, 1.0)]
+    for other in models:
+        other.load_state_dict(model.state_dict(), strict=False)
+        for block in other.blocks:
+            if block.lstm_skip is not None:
+                torch.nn.init.zeros_(block.lstm_skip)
+    hashes = [fingerprint(other).hex() for other in models]
+    assert hashes[0] == "f3e0399b6f6f9084" != hashes[1] == hashes[2]
 
 
 def test_the_fingerprint_depends_on_shape_and_weights_but_not_on_settings_of_training(model):

@@ -33,6 +33,9 @@ from small import OPTIONS
         ({"query_gain": float("nan")}, "query_gain must be a positive number"),
         ({"query_gain": float("inf")}, "query_gain is too large"),
         ({"query_gain": "4"}, "query_gain must be a number or None"),
+        ({"lstm_skip": float("nan")}, "lstm_skip must be a number or none, got nan"),
+        ({"lstm_skip": float("-inf")}, "lstm_skip is too large"),
+        ({"lstm_skip": True}, "lstm_skip must be a number or None"),
     ],
 )
 def test_an_invalid_configuration_is_an_error(change, message):

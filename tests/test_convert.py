@@ -109,6 +109,7 @@ def test_half_precision_and_collapsed_heads_are_converted(tmp_path, parameters):
         {"attention_layers": ()},
         {"attention_layers": (0, 2), "collapsed": True},
         {"boom_dim": 16},
+        {"lstm_skip": 0.5},
     ],
 )
 def test_the_configuration_is_inferred_from_the_tensors(shape):

@@ -23,7 +23,7 @@ from sharnn.analysis.replay import Replay
 from sharnn.memory import State
 from sharnn.recipe import OPTIMIZERS
 from sharnn.trainer import Trainer
-from small import small_config, small_model, small_recipe
+from small import ALL_OPTIONS, small_config, small_model, small_recipe
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 # On the CPU these tests show that a test of the GPU can pass.
@@ -58,8 +58,9 @@ def assert_close(actual, expected, name):
 
 @pytest.mark.parametrize("memory_window", ["segment", "sliding"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_all_segments_and_the_final_state_equal_those_on_the_cpu(device, memory_window):
-    model = small_model(attention_layers=(0, 2), memory_window=memory_window)
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=str)
+def test_all_segments_and_the_final_state_equal_those_on_the_cpu(device, memory_window, options):
+    model = small_model(attention_layers=(0, 2), memory_window=memory_window, **options)
     assert_same_numbers(model, copy.deepcopy(model).to(device))
 
 

@@ -17,6 +17,35 @@ def test_boom_sums_whole_chunks_and_drops_the_remainder(dim, boom_dim):
     torch.testing.assert_close(boom(h), expected)
 
 
+@pytest.mark.parametrize(("dim", "boom_dim"), [(8, 32), (8, 35), (64, 256)])
+def test_under_autocast_boom_is_as_accurate_as_with_the_literal_gelu(dim, boom_dim, monkeypatch):
+    """Outputs and gradients agree with those of float32 within the rounding of bfloat16."""
+    boom, h, g = Boom(dim, boom_dim), torch.randn(4, 9, dim), torch.randn(4, 9, dim)
+    torch.nn.init.normal_(boom.expand.weight, std=dim**-0.5)
+
+    def results():
+        x = h.clone().requires_grad_()
+        y = boom(x)
+        boom.zero_grad()
+        y.backward(g.to(y.dtype))
+        return [y.detach().float(), x.grad, boom.expand.weight.grad, boom.expand.bias.grad]
+
+    def error(found):
+        return torch.stack([(a - b).norm() / b.norm() for a, b in zip(found, exact, strict=True)])
+
+    exact = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = results()
+        monkeypatch.setattr("torch.nn.functional.silu", None)  # so the fast form would fail
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.is_autocast_enabled", lambda device: False)
+            literal = results()
+        with pytest.raises(TypeError):
+            results()
+    assert (error(fast) < 1.5 * error(literal)).all()
+    assert (error(fast) < 2**-7).all()
+
+
 def test_gelu_is_the_sigmoid_approximation():
     x = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(gelu(x), x / (1 + torch.exp(-1.702 * x)))

@@ -217,6 +217,25 @@ def test_with_query_gain_only_the_queries_start_differently():
     assert torch.equal(*after)
 
 
+def test_lstm_skip_adds_the_lstms_normalised_input():
+    for block in small_model(lstm_skip=0.5).blocks:
+        h = torch.randn(2, 5, 16)
+        start = block.start_norm(h)
+        expected = block.lstm(start, None)[0] + block.lstm_skip * start
+        torch.testing.assert_close(block.before_head(h, None)[0], expected)
+
+
+def test_with_lstm_skip_each_block_has_one_more_vector_that_starts_at_the_number():
+    torch.manual_seed(3)
+    plain = SHARNN(small_config()).state_dict()
+    torch.manual_seed(3)
+    other = SHARNN(small_config(lstm_skip=-0.25)).state_dict()
+    for i in range(3):
+        assert torch.equal(other.pop(f"blocks.{i}.lstm_skip"), torch.full((16,), -0.25))
+    assert plain.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in plain.items())
+
+
 @pytest.mark.parametrize("window", ["segment", "sliding"])
 def test_with_shifted_keys_and_query_gain_a_head_starts_as_an_induction_head(window):
     """In the second copy of a text, the largest weight is on what followed in the first."""
@@ -306,9 +325,10 @@ def test_presets_have_the_documented_sizes():
     assert 12_000_000 < counts["medium"] < 14_500_000
 
 
-def test_under_autocast_rows_are_remembered_in_its_dtype(monkeypatch):
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_under_autocast_rows_are_remembered_in_its_dtype(monkeypatch, options):
     """The outputs are the same as if each product cast float32 rows."""
-    model, segments = small_model(), torch.randint(256, (3, 2, 11))
+    model, segments = small_model(**options), torch.randint(256, (3, 2, 11))
     # On a GPU autocast computes LayerNorms in float32; on the CPU it does not.
     model.blocks[1].memory_norm.register_forward_hook(lambda module, inputs, rows: rows.float())
 

@@ -21,7 +21,7 @@ from sharnn.analysis.figures import (
 from sharnn.analysis.results import QUANTILES, Estimate
 from sharnn.analysis.text_sums import STRETCHES
 from sharnn.analysis.trace import trace_segments
-from small import OPTIONS, small_model
+from small import ALL_OPTIONS, small_model
 
 TEXT = (
     b"<title>The $x_1$</title>\n[[cat]] and [[cat]] 42 && 42, the cat; the cat\n"
@@ -72,7 +72,7 @@ WAYS = [
     ("segment", SKIP, 7, {}),
     ("sliding", 0, 30, {}),
     ("sliding", SKIP, 6, {}),
-    *(("segment", SKIP, 7, options) for options in OPTIONS),
+    ("segment", SKIP, 7, ALL_OPTIONS),
 ]
 
 

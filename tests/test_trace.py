@@ -8,7 +8,7 @@ import torch
 from sharnn import InputError, bits_per_byte
 from sharnn.analysis.trace import trace_attention, trace_segments
 from sharnn.io.byte_sources import Window, as_bytes
-from small import OPTIONS, small_model
+from small import ALL_OPTIONS, OPTIONS, small_model
 
 TEXT = bytes(torch.randint(256, (300,), generator=torch.Generator().manual_seed(5)).tolist())
 M = 24
@@ -42,7 +42,7 @@ def test_the_bits_of_the_segments_are_those_of_bits_per_byte(window, options):
 @pytest.mark.parametrize(
     ("start", "segment_length"), [(1, 6), (10, 7), (40, 6), (40, 30), (200, 1)]
 )
-@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=str)
 def test_the_weights_are_the_models_by_distance(window, heads, start, segment_length, options):
     model = small_model(memory_window=window, attention_layers=heads, **options)
     trace = trace_attention(model, TEXT, start=start, targets=50, segment_length=segment_length)

@@ -28,7 +28,7 @@ class _BlockRecord:
 
     hidden: Tensor  # (targets, dim) the LSTM's state before each query
     cell: Tensor  # (targets, dim)
-    h: Tensor  # (targets, dim) the LSTM's output
+    h: Tensor  # (targets, dim) the output of `Block.before_head`
     rows: Tensor | None  # (past + targets, dim) the remembered rows, then each query's own
 
 
@@ -38,7 +38,8 @@ class Replay:
     Nothing before the query changes. In one head, the query's softmax leaves out the removed
     keys. The head's new output passes through the rest of that block and the blocks above, whose
     LSTM states and memories are the recorded ones. So the targets are independent of each other,
-    and all of them are computed as one batch of single steps.
+    and all of them are computed as one batch of single steps. With shifted keys, a removed row
+    remains the key of the row after it.
 
     Args:
         model: the model that was traced.
@@ -165,7 +166,7 @@ class Replay:
 
         Args:
             i: the block.
-            h: (chosen, dim) the LSTM's output.
+            h: (chosen, dim) the output of `Block.before_head`.
             chosen: (chosen,) indices of the targets.
             removed: (chosen, memory) keys that the head can't attend to; None for none.
 
@@ -203,8 +204,9 @@ class Replay:
         own = self._past_rows + chosen  # (chosen,) index of each query's own row
         start = max(0, int(own.min()) - self.trace.memory_limit + 1)
         rows = remembered[start : int(own.max()) + 1]  # (keys, dim)
+        # (chosen, keys) columns of a mask by distance; 0 is the query's own row
         column = (own[:, None] - torch.arange(start, start + len(rows))).to(h.device)
-        itself = column == 0  # (chosen, keys)
+        itself = column == 0
         mask = (column >= 0) & (column < self._num_visible[chosen][:, None])
         q = head.scaled_query(h)  # (chosen, dim)
         scores = torch.where(itself, (q * m).sum(-1, keepdim=True), q @ rows.T)

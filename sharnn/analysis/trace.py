@@ -61,7 +61,8 @@ class AttentionTrace:
     The last bytes of the stretch are its *targets*: the bytes whose predictions are traced. The
     query that has read the byte before a target predicts it, so that query's weights belong to
     the target. Distances are counted back from the target: the byte just before it, which is the
-    query's own, is at distance 1.
+    query's own, is at distance 1. With shifted keys (see `ModelConfig`) a weight is on the row
+    whose value it multiplies, not on the row before it, whose key gave the score.
 
     Args:
         text: the bytes that the targets are predicted from, followed by the targets.

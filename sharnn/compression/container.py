@@ -22,9 +22,10 @@ STORED, CODED, LEARNED = range(3)  # values of `Container.method`
 _LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without padding
 _CHECKSUM_BYTES = 8  # size of the checksum over header and payload
 HEADER_BYTES = _LAYOUT.size + _CHECKSUM_BYTES
-# Fields of ModelConfig in the fingerprint: those that don't change predictions are left out. So are
-# newer ones at their default: otherwise no existing archive would match its model.
-TRAINING_ONLY = ("dropout", "query_gain")
+# The fingerprint has no fields of ModelConfig that don't change the predictions of given weights.
+# (The names of the weights show whether there is an ``lstm_skip``.) Newer fields are left out while
+# they have their default: otherwise no existing archive would match its model.
+TRAINING_ONLY = ("dropout", "query_gain", "lstm_skip")
 LATER_FIELDS = ("shifted_keys",)
 DEFAULTS = ModelConfig().to_dict()
 

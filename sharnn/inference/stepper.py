@@ -13,13 +13,12 @@ from sharnn.attention import SingleHeadAttention
 from sharnn.errors import InputError
 from sharnn.inference.packed import pack
 from sharnn.inference.ring import RingBuffer
-from sharnn.layers import LAYER_NORM_EPS
+from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.memory import Memory, State, require_state
 from sharnn.model import SHARNN, Block, evaluating, in_float32
 from sharnn.weights import usable
 
 SEGMENT_LENGTH = 512  # bytes of a prompt that are read at a time
-GELU_SCALE = 1.702  # gelu(x) = x sigma(1.702 x)
 
 
 class Stepper:
@@ -190,6 +189,12 @@ class _BlockStepper:
         self.gates_input = matrix.new_zeros(batch_size, 2 * dim)  # [n ; h]
         self.hidden = self.gates_input[:, dim:]  # (batch, dim), a view
         self.cell = matrix.new_zeros(batch_size, dim)
+        self.lstm_skip: tuple[Tensor, Tensor] | None = None
+        if block.lstm_skip is not None:
+            # g LN_start(h) = (g gain) n + g bias
+            gain, bias = gain_and_bias(block.start_norm)
+            skip = block.lstm_skip.detach()
+            self.lstm_skip = skip * gain, skip * bias
         self.head: _HeadStepper | None = None
         if block.head is not None:
             self.head = _HeadStepper(block, block.head, batch_size, storage, memory_limit)
@@ -206,14 +211,20 @@ class _BlockStepper:
     def step(self, h: Tensor) -> Tensor:
         """Maps (batch, dim) to (batch, dim) and updates the LSTM state."""
         dim = self.dim
-        self.gates_input[:, :dim] = normalise(h)
+        n = normalise(h)
+        self.gates_input[:, :dim] = n
         # [i f o g] = W [n ; h] + b
         gates = self.gates(self.gates_input)  # (batch, 4 dim)
         i, f, o = gates[:, : 3 * dim].sigmoid_().chunk(3, dim=1)
         # c' = f c + i tanh(g);  h' = o tanh(c')
         self.cell.mul_(f).addcmul_(i, gates[:, 3 * dim :].tanh_())
         torch.mul(o, torch.tanh(self.cell), out=self.hidden)
-        h = self.hidden if self.head is None else self.head.step(self.hidden)
+        h = self.hidden
+        if self.lstm_skip is not None:
+            gain, bias = self.lstm_skip
+            h = torch.addcmul(h, n, gain).add_(bias)
+        if self.head is not None:
+            h = self.head.step(h)
         # h = LN_ff(h) + Boom(LN_xff(h)): both norms read the same h
         n = normalise(h)
         u = F.silu(self.expand(n)).unflatten(1, (-1, dim)).sum(1)  # (batch, dim)

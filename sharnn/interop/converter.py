@@ -87,7 +87,8 @@ def infer_config(
         tensors: tensors by sharnn's parameter names, from `from_reference` or
             `SHARNN.state_dict`.
         memory, dropout: settings that the tensors don't determine; others of that kind, such as
-            the memory window, have their defaults.
+            the memory window, have their defaults. The start of ``lstm_skip`` is taken to be the
+            mean of the first block's vector.
 
     Raises:
         InputError: a tensor that determines the shape is missing, or a setting is out of range.
@@ -106,6 +107,7 @@ def infer_config(
     matches = [re.match(r"blocks\.(\d{1,9})\.", name) for name in tensors]
     blocks = {int(match[1]) for match in matches if match is not None}
     heads = [i for i in sorted(blocks) if f"blocks.{i}.head.query.weight" in tensors]
+    skip = tensors.get("blocks.0.lstm_skip")
     return ModelConfig(
         vocab_size=embedding.shape[0],
         dim=embedding.shape[1],
@@ -115,6 +117,7 @@ def infer_config(
         memory=memory,
         dropout=dropout,
         collapsed=any(name.endswith(".head.value_gate") for name in tensors),
+        lstm_skip=skip.mean().item() if skip is not None else None,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sharnn.attention import SingleHeadAttention
 from sharnn.interop.onnx_builder import GraphBuilder, ValueInfo
 from sharnn.io.checksum import BLANK, KEY
-from sharnn.layers import LAYER_NORM_EPS
+from sharnn.layers import GELU_SCALE, LAYER_NORM_EPS
 from sharnn.model import SHARNN, Block, in_float32
 from sharnn.weights import usable
 
@@ -103,7 +103,8 @@ class _Graph(GraphBuilder):
         self.mask = self.add("Where", causal_mask, zeros, minus_inf)
         if self.config.shifted_keys:
             # A row has a key if a query can attend to the row before it, too.
-            nearer = self.add("Less", distance, self.integers("limit_1", [self.config.memory - 1]))
+            oldest = self.integers("oldest", [self.config.memory - 1])
+            nearer = self.add("Less", distance, oldest)
             self.has_key = self.add("And", nearer, self.add("Greater", keys, zero))
 
     def _range(self, count: str) -> str:
@@ -115,8 +116,12 @@ class _Graph(GraphBuilder):
         """Adds one block: takes and returns (batch, time, dim)."""
         prefix = f"blocks.{i}"
         # h = LSTM(LN_start(h))
-        h = self._norm(f"{prefix}.start_norm", block.start_norm, h)
-        h = self._lstm(f"{prefix}.lstm", i, block.lstm, h)
+        start = self._norm(f"{prefix}.start_norm", block.start_norm, h)
+        h = self._lstm(f"{prefix}.lstm", i, block.lstm, start)
+        if block.lstm_skip is not None:
+            # h = LSTM(LN_start(h)) + g LN_start(h)
+            skip = self.add("Mul", start, self.weight(f"{prefix}.lstm_skip", block.lstm_skip))
+            h = self.add("Add", h, skip)
         if block.head is not None:
             # m = LN_mem(h);  h = LN_mid(h);  h = h + head(h, [memory ; m])
             m = self._norm(f"{prefix}.memory_norm", block.memory_norm, h)
@@ -185,7 +190,7 @@ class _Graph(GraphBuilder):
         kept = slice(chunks * dim)
         u = self._linear(f"{prefix}.expand", expand.weight[kept], expand.bias[kept], h)
         # gelu(x) = x sigma(1.702 x)
-        scaled = self.add("Mul", u, self.floats("gelu", [1.702]))
+        scaled = self.add("Mul", u, self.floats("gelu", [GELU_SCALE]))
         u = self.add("Mul", u, self.add("Sigmoid", scaled))
         # In a Reshape, 0 leaves that dimension unchanged.
         u = self.add("Reshape", u, self.integers("chunks", [0, 0, chunks, dim]))
