@@ -47,6 +47,7 @@ class Model {
         inputBias: vector(`${block}.lstm.bias_ih_l0`),
         hiddenWeight: matrix(`${block}.lstm.weight_hh_l0`),
         hiddenBias: vector(`${block}.lstm.bias_hh_l0`),
+        lstmSkip: file.has(`${block}.lstm_skip`) ? vector(`${block}.lstm_skip`) : null,
         head: this.config.attention_layers.includes(i) && {
           memoryNorm: norm(`${block}.memory_norm`),
           middleNorm: norm(`${block}.middle_norm`),
@@ -163,7 +164,7 @@ class Stream {
     return this.logits;
   }
 
-  /** h = LSTM(LN_start(h)) */
+  /** h = LSTM(LN_start(h)), plus g LN_start(h) if the model has that skip */
   lstm(block, { hidden, cell }) {
     const { h, n, fromInput, fromHidden } = this;
     const { dim } = this.model.config;
@@ -178,6 +179,7 @@ class Stream {
       hidden[j] = sigmoid(gate(3 * dim + j)) * Math.tanh(cell[j]);
     }
     h.set(hidden);
+    if (block.lstmSkip) for (let j = 0; j < dim; j++) h[j] += block.lstmSkip[j] * n[j];
   }
 
   /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */

@@ -30,6 +30,10 @@ class ModelFile {
     this.tensors = header; // type, shape and place of each
   }
 
+  has(name) {
+    return name in this.tensors;
+  }
+
   /** Returns the values of a tensor, as they are stored: Float32Array or Int8Array. */
   values(name) {
     const { dtype, data_offsets: [begin, end] } = this.tensors[name];
