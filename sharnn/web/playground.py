@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import os
 from pathlib import Path
@@ -12,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.checkpoint import to_bytes
 from sharnn.errors import InputError
 from sharnn.io.files import open_atomically
 from sharnn.model import SHARNN, evaluating
 from sharnn.web.arrays import STEP, pack, quantise
 from sharnn.web.page import asset, shell, to_json
-from sharnn.web.scripts import kernels, worker_source
+from sharnn.web.scripts import kernels, web_file, worker_source
 from sharnn.weights import usable
 
 SCRIPTS = "bytes arrays colours pane dom tensors engine playground".split()
@@ -29,9 +27,10 @@ The '''Harrowgate Lighthouse''' is a [[lighthouse]] on the island of [[Torvald]]
 1847 by the engineer Elspeth Mackinnon.
 
 == History ==
-Mackinnon came to Torvald in 1845. The first plan of the Harrowgate Lighthouse was rejected in 1846, \
-and the second was accepted in 1847. After a storm in 1903, the Harrowgate Lighthouse was closed, and \
-Mackinnon's daughter moved the lamp of the Harrowgate Lighthouse to the museum of Torvald.
+Mackinnon came to Torvald in 1845. The first plan of the Harrowgate Lighthouse was rejected in \
+1846, and the second was accepted in 1847. After a storm in 1903, the Harrowgate Lighthouse was \
+closed, and Mackinnon's daughter moved the lamp of the Harrowgate Lighthouse to the museum of \
+Torvald.
 
 * [[Torvald]]
 * [[Harrowgate Lighthouse]]
@@ -47,8 +46,8 @@ class Playground:
         model: a model over bytes.
         name: the model's name, shown as the title.
         text: the prepared text that is shown until the reader starts the model.
-        weights: address of a script from `sharnn.web.scripts.shared_weights` that the page loads;
-            None to put the weights into the page.
+        weights: address of a script from `sharnn export --web` that the page loads; None to put the
+            weights into the page.
 
     Raises:
         InputError: the vocabulary is not that of bytes, the text is too short or too long, or a
@@ -103,7 +102,7 @@ class Playground:
     def _payload(self) -> dict[str, Any]:
         """Returns the data of the page."""
         config = self.model.config
-        content = b"".join(to_bytes(self.model, "int8"))
+        file = web_file(self.model)
         heads = list(config.attention_layers)
         memory = (
             f"a head over {config.memory:,} bytes in block {', '.join(map(str, heads))}"
@@ -122,8 +121,8 @@ class Playground:
                 "Without memory: the head can attend to the newest byte only.",
             ],
             "block_names": heads,
-            "size": f"{len(content) * 4 / 3 / 1e6:.1f} MB",
-            "file": None if self.weights else base64.b64encode(content).decode(),
+            "size": f"{len(file) / 1e6:.1f} MB",
+            "file": None if self.weights else file,
             "shared": self.weights,
             "kernels": kernels(),
             "worker": worker_source(),

@@ -264,9 +264,11 @@ class Playground {
     const chosen = this.chosen;
     this.show(known);
     const before = performance.now();
+    let begin = bytes.length;
     document.body.dataset.reading = "yes";
     const last = await this.engine.request("read", { text: bytes, count: GUESSES, from: same }, (part) => {
       if (turn !== this.turn) return;
+      begin = Math.min(begin, part.from);
       this.receive(part);
       this.paint();
       $("status").textContent = `${thousands(known.read)} of ${thousands(bytes.length)} bytes`;
@@ -274,7 +276,7 @@ class Playground {
     if (turn !== this.turn) return;
     delete document.body.dataset.reading;
     known.guesses[bytes.length] = last.next;
-    const rate = (bytes.length - same) / ((performance.now() - before) / 1000);
+    const rate = (bytes.length - begin) / ((performance.now() - before) / 1000);
     $("status").textContent =
       (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
       `${thousands(bytes.length)} bytes; ${thousands(Math.round(rate))} a second; ${this.speed}.`;
