@@ -16,9 +16,6 @@ from small import small_model
 
 TEXT = "abcabd abcabd abcabd <b>&amp;</b> café"
 HOSTILE = (
-    "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
-    "\x00\x07\u202e"
-)
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\x00\x07\u202e"
 )
 
@@ -64,8 +61,6 @@ class TestThePython:
         assert "http://" not in page
         assert "https://" not in page
         assert playground._repr_html_().startswith("<iframe")
-            '<iframe title="Playground" srcdoc="&lt;!doctype'
-        )
 
     def test_shared_weights_are_not_in_the_page(self, model, tmp_path):
         whole = Playground(model, text=TEXT).page()
