@@ -46,8 +46,8 @@ class Playground:
         model: a model over bytes.
         name: the model's name, shown as the title.
         text: the prepared text that is shown until the reader starts the model.
-        weights: address of a script from `sharnn export --web` that the page loads; None to put the
-            weights into the page.
+        weights: name of a script from `sharnn export --web` that the page around the frame loads,
+            see `sharnn.web.book`; None to put the weights into the page.
 
     Raises:
         InputError: the vocabulary is not that of bytes, the text is too short or too long, or a

@@ -233,7 +233,7 @@ class Playground {
   async load() {
     const { payload } = this;
     const before = performance.now();
-    const file = fromBase64(payload.file ?? (await loadShared(payload.shared)));
+    const file = fromBase64(payload.file ?? (await window.parent.loadSharnnWeights(payload.shared)));
     this.engine = new Engine(payload.worker);
     const kernels = fromBase64(payload.kernels);
     const { simd } = await this.engine.request("load", {
@@ -318,16 +318,6 @@ class Playground {
     this.stopped = true;
     this.engine.request("pause");
   }
-}
-
-/** Loads the weights that all pages of a book share, from a script beside them. */
-function loadShared(address) {
-  return new Promise((finish, fail) => {
-    const script = make("script", "", { src: address });
-    script.onload = () => finish(window.sharnnWeights);
-    script.onerror = () => fail(new Error(`${address} can't be loaded`));
-    document.head.append(script);
-  });
 }
 
 async function start() {
