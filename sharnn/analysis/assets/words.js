@@ -65,7 +65,8 @@ function fillPeaks(trace, i, peaks, look) {
 function fillLegends(head, colours) {
   const { bits, weights } = colours;
   fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
+  const more = [16, 20, 24, 28, 32].map((level) => weights[level]);
+  fillLegend("weights-legend", more, "an even share or less", `×${short(head.largestRelative)}`);
   const some = [0, 8, 16, 20, 24, 28, 32].map((level) => weights[level]);
-  fillLegend("weights-legend", some, "less", `×${short(head.largestRelative)}`);
   fillLegend("mass-legend", some, "less", `×${short(head.strongBand)} or more`);
 }

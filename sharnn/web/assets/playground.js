@@ -115,8 +115,8 @@ class Playground {
     this.colours = new Colours();
     const { bits, weights } = this.colours;
     fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
-    const some = [0, 8, 16, 20, 24, 28, 32].map((level) => weights[level]);
-    fillLegend("weights-legend", some, "less than an even share", "much more");
+    const more = [EVEN, 20, 24, 28, 32].map((level) => weights[level]);
+    fillLegend("weights-legend", more, "an even share or less", "much more");
     if (!this.known) return;
     this.paint();
     if (this.chosen !== null) this.choose(this.chosen);
