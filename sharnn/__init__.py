@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sharnn.interop.converter import convert
     from sharnn.interop.exporter import export
     from sharnn.interop.onnx_model import OnnxModel
+    from sharnn.web.playground import Playground
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _LAZY = {
     "Explorer": "analysis.explorer",
     "LiveExplorer": "analysis.live",
     "OnnxModel": "interop.onnx_model",
+    "Playground": "web.playground",
     "Stepper": "inference.stepper",
     "attention_statistics": "analysis.statistics",
     "compress": "compression.codec",
@@ -78,6 +80,7 @@ __all__ = [
     "ModelConfig",
     "Muon",
     "OnnxModel",
+    "Playground",
     "Recipe",
     "Result",
     "State",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from sharnn.config import ModelConfig
@@ -64,6 +64,26 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"a model's file name must end in .safetensors, got {path.name!r}")
+    parts = to_bytes(model, storage, extra_tensors=extra_tensors, extra=extra)
+    with open_atomically(path) as file:
+        file.writelines(parts)
+
+
+def to_bytes(
+    model: SHARNN,
+    storage: str = "float32",
+    *,
+    extra_tensors: Mapping[str, Tensor] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Sequence[bytes | memoryview]:
+    """Returns the content of the file that `save` writes, in parts.
+
+    Args:
+        model, storage, extra_tensors, extra: see `save`.
+
+    Raises:
+        InputError: the storage is unknown, or a weight is too large for float16.
+    """
     require_choice("storage", storage, STORAGES)
     tensors: dict[str, Tensor] = {}
     for name, weight in named_weights(model).items():
@@ -73,9 +93,7 @@ def save(
     header = {"format": FORMAT, "config": unwrap(model).config.to_dict(), **(extra or {})}
     # Memories are views of larger tensors: contiguous copies contain only their rows.
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    parts = add_checksum(to_bytes(tensors, {"sharnn": json.dumps(header)}))
-    with open_atomically(path) as file:
-        file.writelines(parts)
+    return add_checksum(serialise(tensors, {"sharnn": json.dumps(header)}))
 
 
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ import sharnn.analysis.page
 from sharnn import InputError, LiveExplorer, explore
 from sharnn.analysis.explorer import Explorer
 from sharnn.analysis.live import describe
-from sharnn.analysis.page import STEP, dequantise, overview_edges, pack, quantise, unpack
+from sharnn.analysis.page import overview_edges
 from sharnn.analysis.trace import trace_attention
 from sharnn.cli import main
+from sharnn.web.arrays import STEP, dequantise, pack, quantise, unpack
 from small import OPTIONS, small_model
 
 WITHIN = 0.0334  # the page states 3.3%
@@ -214,12 +215,12 @@ class TestThePage:
         )
         trace = trace_attention(model, data, targets=600)
         shells, sizes = [], []
-        shell, to_json = sharnn.analysis.page._shell, sharnn.analysis.page._to_json
+        shell, to_json = sharnn.analysis.page._shell, sharnn.analysis.page.to_json
         monkeypatch.setattr(
             sharnn.analysis.page, "_shell", lambda title: shells.append(title) or shell(title)
         )
         monkeypatch.setattr(
-            sharnn.analysis.page, "_to_json", lambda c: sizes.append(c) or to_json(c)
+            sharnn.analysis.page, "to_json", lambda c: sizes.append(c) or to_json(c)
         )
         explorer = Explorer(model, trace, megabytes=0.12)
         assert len(sizes) > 2

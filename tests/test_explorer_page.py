@@ -184,9 +184,52 @@ class TestSelection:
         assert set(colours[target:]) == {none}
         assert set(colours[: target - 120]) <= {none}
         weights = trace.weights[0][100, : trace.num_visible[100]]
-        strongest, weakest = 1 + int(weights.argmax()), 1 + int(weights.argmin())
-        assert colours[target - strongest].startswith("rgba(230, 97, 0, 0.")
-        assert colours[target - weakest].startswith("rgba(93, 58, 155, 0.")
+        assert colours[target - 1 - int(weights.argmax())].startswith("rgba(230, 97, 0, 0.")
+        even = 1 / len(weights)
+        assert {colours[target - 1 - j] for j, weight in enumerate(weights) if weight < even} == {
+            none
+        }
+
+    def test_the_pointer_previews_the_weights_of_a_target(self, show, plain):
+        page = show(plain[1])
+        trace = plain[0].trace
+        page.evaluate("sharnn.choose(100)")
+        other = trace.first + 20
+        cell(page, "targetPane", other).hover()
+        page.evaluate(AFTER_A_FRAME)
+        assert page.evaluate("sharnn.memoryPane.dimmed") == other
+        page.mouse.move(1, 1)
+        page.evaluate(AFTER_A_FRAME)
+        assert page.evaluate("sharnn.memoryPane.dimmed") == trace.first + 100
+        assert chosen(page) == 100
+
+    def test_a_text_is_found(self, show, plain):
+        page = show(plain[1])
+        trace = plain[0].trace
+        page.evaluate("sharnn.choose(5)")
+        page.keyboard.press("/")
+        page.keyboard.type("lazy")
+        found = []
+        for _ in range(7):
+            page.keyboard.press("Enter")
+            found.append(chosen(page))
+        targets = trace.text[trace.first :]
+        assert all(targets[i : i + 4] == b"lazy" for i in found)
+        assert found[:2] == sorted(found[:2])
+        assert len(set(found)) == targets.count(b"lazy")
+        page.fill("#find", "nowhere")
+        page.keyboard.press("Enter")
+        expect(page.locator("#found")).to_have_text("not found")
+        assert chosen(page) == found[-1]
+
+    def test_the_address_names_the_selected_byte(self, show, plain):
+        page = show(plain[1])
+        assert "#" not in page.url, "nothing has been selected yet"
+        page.evaluate("sharnn.choose(77)")
+        assert page.url.endswith("#byte-77")
+        page.reload()
+        page.locator("body[data-ready]").wait_for()
+        assert chosen(page) == 77
 
     def test_by_touch(self, show, plain):
         page = show(plain[1], has_touch=True, viewport={"width": 390, "height": 800})
@@ -282,7 +325,7 @@ class TestSelection:
             if focused[0] not in reached:
                 reached.append(focused[0])
         assert reached[:2] == ["head", "theme"]
-        assert reached[3:] == ["targets", "peaks", "remembered", "overview"]
+        assert reached[3:] == ["find", "targets", "peaks", "remembered", "overview"]
 
     def test_the_remembered_text_has_its_own_cursor(self, show, plain):
         page = show(plain[1])

@@ -37,11 +37,12 @@ __init__
 # Another subpackage may import the core modules, itself and these.
 SUBPACKAGES = {
     "inference": set(),
-    "analysis": set(),
+    "web": set(),
+    "analysis": {"web"},
     "compression": {"inference"},
     "interop": set(),
     "paper": set(),
-    "cli": {"inference", "analysis", "compression", "interop", "paper"},
+    "cli": {"web", "inference", "analysis", "compression", "interop", "paper"},
 }
 ORDERED = ("io", "corpora", "optim")
 LINE = {name: number for number, line in enumerate(CORE) for name in line.split()}

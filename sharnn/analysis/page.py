@@ -2,86 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
-import json
 import math
-import zlib
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from sharnn.analysis.ablation import AblationTable
 from sharnn.analysis.trace import AttentionTrace
 from sharnn.errors import InputError
+from sharnn.web.arrays import OCTAVES, STEP, pack, quantise
+from sharnn.web.page import asset, shell, to_json
 
-SCRIPTS = "bytes payload colours charts pane words tables explorer input kernel".split()
-OCTAVES = 24  # range of the stored weights, in powers of 2 below the largest
-STEP = OCTAVES / 254  # of log2, between two codes
+SHARED_SCRIPTS = "bytes arrays colours pane dom".split()
+SCRIPTS = "payload charts words tables explorer input kernel".split()
 GUESSES = 5  # predictions stored for each target
-# The page may run its own script and make no request.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
-
-
-def pack(array: Tensor, kind: str) -> dict[str, str]:
-    """Packs an array for JSON: its little-endian bytes, deflated, in base64.
-
-    Args:
-        array: the numbers, of any shape.
-        kind: the type to store: ``"uint8"``, ``"int32"`` or ``"float32"``.
-
-    Returns:
-        A dictionary of ``kind`` and ``data``.
-
-    Example:
-        >>> unpack(pack(torch.tensor([1.5, 2.0]), "float32"))
-        array([1.5, 2. ], dtype=float32)
-    """
-    values = array.cpu().numpy().astype(np.dtype(kind).newbyteorder("<"))
-    return {"kind": kind, "data": base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()}
-
-
-def unpack(packed: Mapping[str, str]) -> np.ndarray[Any, Any]:
-    """Returns the numbers that `pack` stored, in one dimension."""
-    data = zlib.decompress(base64.b64decode(packed["data"]))
-    return np.frombuffer(data, np.dtype(packed["kind"]).newbyteorder("<")).astype(packed["kind"])
-
-
-def quantise(weights: Tensor) -> tuple[Tensor, float]:
-    """Quantises weights to 8-bit codes on a logarithmic scale.
-
-    Code 255 is the largest weight, and each code below it is smaller by `STEP` in log2. Code 0
-    is a weight of 0. The relative error is at most half a step, 3.3 %. Weights below 2^-24 of the
-    largest become 0.
-
-    Args:
-        weights: non-negative numbers, of any shape.
-
-    Returns:
-        The codes (uint8, the same shape) and log2 of the largest weight.
-
-    Example:
-        >>> codes, log2_largest = quantise(torch.tensor([0.5, 0.25, 0.0]))
-        >>> codes, log2_largest
-        (tensor([255, 244,   0], dtype=torch.uint8), -1.0)
-        >>> dequantise(codes, log2_largest)
-        tensor([0.5000, 0.2433, 0.0000])
-    """
-    log2_largest = math.log2(max(float(weights.max()), 2.0**-126))
-    logarithm = weights.clamp(min=2.0**-126).log2()
-    codes = (255 - (log2_largest - logarithm) / STEP).round().clamp(min=0)
-    return codes.to(torch.uint8), log2_largest
-
-
-def dequantise(codes: Tensor, log2_largest: float) -> Tensor:
-    """Returns the float32 weights that the codes of `quantise` represent."""
-    weights = 2.0 ** (log2_largest - STEP * (255 - codes.float()))
-    return weights * (codes > 0)
 
 
 def overview_edges(memory_limit: int) -> list[int]:
@@ -148,7 +86,7 @@ def payload(
     while True:
         kept = last_targets(trace, count)
         content = _content(kept, ablations, total - count, about)
-        size = (shell_size + len(_to_json(content))) / 1e6
+        size = (shell_size + len(to_json(content))) / 1e6
         if size <= megabytes:
             return content
         if count == 1:
@@ -231,47 +169,30 @@ def page(content: Mapping[str, Any], title: str) -> str:
         title: the document's title.
     """
     before, after = _shell(title)
-    return f"{before}{_to_json(content)}{after}"
+    return f"{before}{to_json(content)}{after}"
 
 
 def page_size(content: Mapping[str, Any], title: str) -> int:
     """Returns the size of `page` in bytes, without building it."""
-    return _shell_size(title) + len(_to_json(content))
+    return _shell_size(title) + len(to_json(content))
 
 
 def _shell(title: str) -> tuple[str, str]:
     """Returns the parts of the page before and after its data."""
-    assets = files("sharnn.analysis") / "assets"
+    own = files("sharnn.analysis") / "assets"
 
     def text(name: str) -> str:
-        return (assets / name).read_text(encoding="utf-8")
+        return (own / name).read_text(encoding="utf-8")
 
-    script = "\n".join(text(f"{name}.js") for name in SCRIPTS)
-    before = (
-        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{text('explorer.css')}</style>\n</head>\n"
-        f"<body>\n{text('explorer.html')}"
-        '<script type="application/json" id="payload">'
-    )
-    after = (
-        "</script>\n"
-        f'<script>\n"use strict";\n(() => {{\n{script}\nstart();\n}})();\n</script>\n'
-        "</body>\n</html>\n"
-    )
-    return before, after
+    scripts = [asset(f"{name}.js") for name in SHARED_SCRIPTS]
+    scripts += [text(f"{name}.js") for name in SCRIPTS]
+    style = asset("page.css") + text("explorer.css")
+    return shell(title, style, text("explorer.html"), scripts)
 
 
 def _shell_size(title: str) -> int:
     """Returns the size in bytes of the page without its data."""
     return sum(len(part.encode()) for part in _shell(title))
-
-
-def _to_json(content: Mapping[str, Any]) -> str:
-    """Returns the data as ASCII JSON that is safe inside a script element."""
-    # Only "<" could end the element; JSON allows it as an escape.
-    return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
 
 
 def frame(document: str, height: int = 1500) -> str:

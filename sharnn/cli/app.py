@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 import sharnn
-from sharnn.cli import attention, data, files, generation, scoring, training
+from sharnn.cli import attention, data, files, generation, playground, scoring, training
 from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID, describe, fail
 from sharnn.cli.output import abandon_output, any_character, flush_output
 from sharnn.cli.parsers import Commands, Parser
@@ -70,6 +70,6 @@ def make_parser() -> Parser:
     parser = Parser(prog="sharnn", description="SHA-RNN: a byte-level language model.")
     parser.add_argument("--version", action="version", version=f"sharnn {sharnn.__version__}")
     commands = Commands(parser)
-    for group in (data, training, scoring, generation, files, attention):
+    for group in (data, training, scoring, generation, files, attention, playground):
         group.add_commands(commands)
     return parser

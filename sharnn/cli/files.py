@@ -17,6 +17,7 @@ from sharnn.io.console import notify
 from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
 from sharnn.run_folder import require_output
+from sharnn.web.scripts import export_web
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,14 +59,20 @@ def add_commands(commands: Commands) -> None:
         "export", run_export, "Export a model as ONNX, or with smaller weights.", model_argument()
     )
     parser.add_argument(
-        "output", metavar="OUT", help="the file to write, ending in .onnx or .safetensors"
+        "output",
+        metavar="OUT",
+        help="the file to write, ending in .onnx or .safetensors, or in .js with --web",
     )
     parser.add_argument(
         "--weights",
-        default="float32",
         choices=STORAGES,
         help="number format of the weights; int8 takes a quarter of the bytes, "
-        "float16 is for .safetensors only",
+        "float16 is not for .onnx (default: float32, with --web int8)",
+    )
+    parser.add_argument(
+        "--web",
+        action="store_true",
+        help="write a script that pages load to run the model, see sharnn playground",
     )
 
     parser = commands.add(
@@ -120,8 +127,12 @@ def run_export(options: argparse.Namespace) -> int:
     """Executes ``sharnn export``."""
     require_output(options.output, [find_model(options.model)])
     model = load(options.model)
-    sharnn.export(model, options.output, storage=options.weights)
-    line = f"{_size(options.output)}, {options.weights}"
+    storage = options.weights or ("int8" if options.web else "float32")
+    if options.web:
+        export_web(model, options.output, storage)
+    else:
+        sharnn.export(model, options.output, storage=storage)
+    line = f"{_size(options.output)}, {storage}"
     if options.output.endswith(".onnx"):
         config = model.config
         parts = 2 * config.layers + config.head_count

@@ -24,10 +24,11 @@ class Explorer {
     this.trace = trace;
     this.head = null;
     this.chosen = undefined;
+    this.opened = false;
     this.targetPane = new TextPane(
       $("targets"), trace, trace.first, trace.first + trace.numTargets,
       (index) => this.choose(index - trace.first),
-      (index) => ($("under-targets").textContent = index === null ? "" : describeBits(trace, index)),
+      (index) => this.preview(index),
     );
     this.paintBits();
     await nextFrame();
@@ -44,7 +45,8 @@ class Explorer {
     $("head").replaceChildren(
       ...trace.heads.map(({ block }, index) => make("option", String(block), { value: index })));
     this.useHead(0);
-    this.choose(Math.min(payload.initial_target, trace.numTargets - 1));
+    this.choose(Math.min(targetOfAddress() ?? payload.initial_target, trace.numTargets - 1));
+    this.opened = true;
     document.body.dataset.ready = "yes";
   }
 
@@ -71,6 +73,7 @@ class Explorer {
     if (!this.head) return;
     this.chosen = Math.min(this.trace.numTargets - 1, Math.max(0, i));
     this.draw();
+    if (this.opened) writeAddress(this.chosen); // not before the reader selects a byte
   }
 
   /** Index of the selected target in the text. */
@@ -83,17 +86,10 @@ class Explorer {
   }
 
   draw() {
-    const { head, trace, chosen: i, target, colours } = this;
-    const visible = trace.numVisible[i];
-    const codes = head.codesOf(i);
-    const levels = head.weightOf.map((w) => weightLevel(w * visible, head.largestRelative));
+    const { head, trace, chosen: i, target } = this;
     this.peaks = head.peaks(i, PEAKS, PEAKS_APART);
     const first = target - this.peaks[0].distance;
-    this.memoryPane.paint((index) => {
-      const distance = target - index;
-      return distance < 1 || distance > visible ? EVEN : levels[codes[distance - 1]];
-    }, colours.weights, first);
-    this.memoryPane.dimFrom(target);
+    this.paintMemory(i, first);
     fillPeaks(trace, i, this.peaks, (index, peak) => this.look(index, peak));
     fillByte(trace, head, i);
     fillTables(trace, head, i);
@@ -101,6 +97,45 @@ class Explorer {
     $("answer").textContent = "";
     this.targetPane.moveTo(target, describeBits(trace, target));
     this.look(first, 0);
+  }
+
+  /** Colours the memory by the weights of target i, as far as they exceed an even share. */
+  paintMemory(i, near) {
+    const { head, trace } = this;
+    const target = trace.first + i;
+    const visible = trace.numVisible[i];
+    const codes = head.codesOf(i);
+    const levels = head.weightOf.map((weight) =>
+      Math.max(EVEN, weightLevel(weight * visible, head.largestRelative)));
+    this.memoryPane.paint((index) => {
+      const distance = target - index;
+      return distance < 1 || distance > visible ? EVEN : levels[codes[distance - 1]];
+    }, this.colours.weights, near);
+    this.memoryPane.dimFrom(target);
+  }
+
+  /** Shows the weights of the target under the pointer; those of the selected one if null. */
+  preview(index) {
+    $("under-targets").textContent = index === null ? "" : describeBits(this.trace, index);
+    if (!this.head) return;
+    cancelAnimationFrame(this.previewing);
+    const i = index === null ? this.chosen : index - this.trace.first;
+    this.previewing = requestAnimationFrame(() => this.paintMemory(i, this.memoryPane.here.index));
+  }
+
+  /** Selects the next target at which a text begins, the first one after the last. */
+  find(text) {
+    const wanted = new TextEncoder().encode(text);
+    const { bytes, first, numTargets } = this.trace;
+    const begins = (at) => wanted.every((byte, j) => bytes[at + j] === byte);
+    for (let step = 1; wanted.length && step <= numTargets; step++) {
+      const i = (this.chosen + step) % numTargets;
+      if (!begins(first + i)) continue;
+      $("found").textContent = "";
+      this.choose(i);
+      return;
+    }
+    $("found").textContent = wanted.length ? "not found" : "";
   }
 
   /** Scrolls to a remembered byte and displays its weight. */

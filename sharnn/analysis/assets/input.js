@@ -15,8 +15,16 @@ function connect(explorer) {
   document.addEventListener("keydown", (event) => {
     const typing = event.target.matches("input, textarea, select");
     if (typing || event.ctrlKey || event.altKey || event.metaKey || !explorer.head) return;
+    if (event.key === "/") {
+      event.preventDefault();
+      $("find").focus();
+    }
     if (event.key === "n") explorer.nextPeak(1);
     if (event.key === "p") explorer.nextPeak(-1);
+  });
+  $("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (explorer.head) explorer.find($("find").value);
   });
   onDrag($("minimap"), (share) => {
     if (!explorer.head) return;
@@ -44,12 +52,24 @@ function connect(explorer) {
   }).observe($("views"));
 }
 
-/** Sets the height of the frame to that of the page, if both have the same origin. */
-function fitFrame() {
+/** Returns the window whose address the reader sees, null if it belongs to another origin. */
+function visibleWindow() {
   try {
-    const frame = window.frameElement;
-    if (!frame) return;
-    const fit = () => (frame.style.height = `${document.body.scrollHeight + 4}px`);
-    new ResizeObserver(fit).observe(document.body);
-  } catch { /* another origin: the frame keeps its height */ }
+    return window.parent.location.href && window.parent;
+  } catch {
+    return null;
+  }
+}
+
+/** Returns the target that the address names, such as page.html#byte-120; null if it names none. */
+function targetOfAddress() {
+  const match = /^#byte-(\d+)$/.exec(visibleWindow()?.location.hash ?? "");
+  return match && Number(match[1]);
+}
+
+/** Changes the address so that it names a target, and can be shared. */
+function writeAddress(i) {
+  try {
+    visibleWindow()?.history.replaceState(null, "", `#byte-${i}`);
+  } catch { /* a document without an address of its own */ }
 }

@@ -1,14 +1,4 @@
-// The data of the page: arrays of numbers, stored as base64 of deflated little-endian bytes.
-
-const KINDS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
-
-async function unpack({ kind, data }) {
-  const characters = atob(data);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < characters.length; i++) bytes[i] = characters.charCodeAt(i);
-  const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new KINDS[kind](await new Response(inflated).arrayBuffer());
-}
+// The data of the explorer's page: a trace and its heads.
 
 /** Returns the even share of the distances from `near` to before `far` together. */
 function evenShare(near, far, visible) {

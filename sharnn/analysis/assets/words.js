@@ -2,27 +2,6 @@
 
 const GUESSES_SHOWN = 4;
 
-const $ = (id) => document.getElementById(id);
-
-function make(tag, text = "", attributes = {}) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
-
-function nameOf(trace, index) {
-  const glyph = trace.glyphs[trace.glyphIndex[index]];
-  return glyph.length === 1
-    ? glyph.name
-    : `${glyph.name} (byte ${index - glyph.start + 1} of ${glyph.length})`;
-}
-
-function describeBits(trace, index) {
-  const bits = trace.bits[index];
-  return `${nameOf(trace, index)}: ${Number.isNaN(bits) ? "not predicted" : `${short(bits)} bits`}`;
-}
-
 /** Describes the weight of target i's query on the byte at `index`. */
 function describeWeight(trace, head, i, index) {
   const distance = trace.first + i - index;
@@ -84,17 +63,10 @@ function fillPeaks(trace, i, peaks, look) {
 }
 
 function fillLegends(head, colours) {
-  const fill = (id, palette, low, high) => {
-    const squares = palette.map((colour) => {
-      const square = make("span");
-      square.style.backgroundColor = colour;
-      return square;
-    });
-    $(id).replaceChildren(low, ...squares, high);
-  };
   const { bits, weights } = colours;
-  fill("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
+  fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
+  const more = [16, 20, 24, 28, 32].map((level) => weights[level]);
+  fillLegend("weights-legend", more, "an even share or less", `×${short(head.largestRelative)}`);
   const some = [0, 8, 16, 20, 24, 28, 32].map((level) => weights[level]);
-  fill("weights-legend", some, "less", `×${short(head.largestRelative)}`);
-  fill("mass-legend", some, "less", `×${short(head.strongBand)} or more`);
+  fillLegend("mass-legend", some, "less", `×${short(head.strongBand)} or more`);
 }

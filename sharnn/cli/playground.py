@@ -1,0 +1,48 @@
+"""The command ``sharnn playground``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sharnn.checkpoint import find_model, load
+from sharnn.cli.input import read_input
+from sharnn.cli.parsers import Commands, model_argument
+from sharnn.errors import InputError
+from sharnn.io.files import write_atomically
+from sharnn.run_folder import require_output
+from sharnn.web.playground import EXAMPLE, MAX_TEXT, Playground
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds ``sharnn playground``."""
+    parser = commands.add(
+        "playground",
+        run_playground,
+        "Write a web page that runs the model: it reads what is typed, and continues it.",
+        model_argument(),
+    )
+    parser.add_argument("--out", required=True, metavar="PAGE.html", help="the page to write")
+    parser.add_argument(
+        "--text",
+        metavar="FILE",
+        help=f"text in UTF-8 that the page shows first, at most {MAX_TEXT:,} bytes; - for standard "
+        "input (default: a short invented article)",
+    )
+
+
+def run_playground(options: argparse.Namespace) -> int:
+    """Executes ``sharnn playground``."""
+    files = [] if options.text in (None, "-") else [options.text]
+    path = require_output(options.out, [find_model(options.model), *files])
+    text = EXAMPLE
+    if options.text is not None:
+        try:
+            text = read_input(options.text, MAX_TEXT).decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{options.text} is not text in UTF-8") from error
+    model = load(options.model)
+    page = Playground(model, Path(options.model).stem, text).page()
+    write_atomically(path, page.encode())
+    print(f"{path}: {len(page) / 1e6:.1f} MB; open it in a browser, no network is needed")
+    return 0

@@ -1,0 +1,42 @@
+// Elements of the page, and the names of a text's bytes.
+
+const $ = (id) => document.getElementById(id);
+
+function make(tag, text = "", attributes = {}) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+function nameOf(trace, index) {
+  const glyph = trace.glyphs[trace.glyphIndex[index]];
+  return glyph.length === 1
+    ? glyph.name
+    : `${glyph.name} (byte ${index - glyph.start + 1} of ${glyph.length})`;
+}
+
+function describeBits(trace, index) {
+  const bits = trace.bits[index];
+  return `${nameOf(trace, index)}: ${Number.isNaN(bits) ? "not predicted" : `${short(bits)} bits`}`;
+}
+
+/** Shows some colours of a scale between the texts of its two ends. */
+function fillLegend(id, palette, low, high) {
+  const squares = palette.map((colour) => {
+    const square = make("span");
+    square.style.backgroundColor = colour;
+    return square;
+  });
+  $(id).replaceChildren(low, ...squares, high);
+}
+
+/** Sets the height of the frame to that of the page, if both have the same origin. */
+function fitFrame() {
+  try {
+    const frame = window.frameElement;
+    if (!frame) return;
+    const fit = () => (frame.style.height = `${document.body.scrollHeight + 4}px`);
+    new ResizeObserver(fit).observe(document.body);
+  } catch { /* another origin: the frame keeps its height */ }
+}

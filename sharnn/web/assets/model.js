@@ -1,0 +1,234 @@
+// The whole model, one byte at a time. Each line has its counterpart in sharnn/model.py,
+// attention.py or layers.py. No dropout, and the heads are collapsed.
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+/** y = LN(x): mean 0 and deviation 1, times a gain, plus a bias. */
+function layerNorm({ weight, bias }, x, y) {
+  let mean = 0;
+  for (const value of x) mean += value;
+  mean /= x.length;
+  let variance = 0;
+  for (const value of x) variance += (value - mean) ** 2;
+  const scale = 1 / Math.sqrt(variance / x.length + 1e-12);
+  for (let i = 0; i < x.length; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/** p = softmax(scores), in place. */
+function softmax(scores) {
+  let largest = -Infinity;
+  for (const score of scores) if (score > largest) largest = score;
+  let total = 0;
+  for (let i = 0; i < scores.length; i++) {
+    scores[i] = Math.exp(scores[i] - largest);
+    total += scores[i];
+  }
+  for (let i = 0; i < scores.length; i++) scores[i] /= total;
+}
+
+/** The weights of a model, which any number of streams share. */
+class Model {
+  constructor(file, workspace) {
+    this.config = file.config;
+    this.workspace = workspace;
+    const vector = (name) => file.values(name);
+    const matrix = (name) => file.matrix(name, workspace);
+    const linear = (name) => ({ weight: matrix(`${name}.weight`), bias: vector(`${name}.bias`) });
+    const norm = (name) => ({ weight: vector(`${name}.weight`), bias: vector(`${name}.bias`) });
+
+    this.embedding = matrix("embedding.weight");
+    this.outputBias = vector("output_bias");
+    this.blocks = Array.from({ length: this.config.layers }, (_, i) => {
+      const block = `blocks.${i}`;
+      const head = `${block}.head`;
+      return {
+        startNorm: norm(`${block}.start_norm`),
+        inputWeight: matrix(`${block}.lstm.weight_ih_l0`),
+        inputBias: vector(`${block}.lstm.bias_ih_l0`),
+        hiddenWeight: matrix(`${block}.lstm.weight_hh_l0`),
+        hiddenBias: vector(`${block}.lstm.bias_hh_l0`),
+        lstmSkip: file.has(`${block}.lstm_skip`) ? vector(`${block}.lstm_skip`) : null,
+        head: this.config.attention_layers.includes(i) && {
+          memoryNorm: norm(`${block}.memory_norm`),
+          middleNorm: norm(`${block}.middle_norm`),
+          query: linear(`${head}.query`),
+          queryNorm: norm(`${head}.query_norm`),
+          queryGate: vector(`${head}.query_scale`).map(sigmoid),
+          keyGate: vector(`${head}.key_scale`).map(sigmoid),
+          valueGate: vector(`${head}.value_gate`),
+        },
+        skipNorm: norm(`${block}.skip_norm`),
+        boomNorm: norm(`${block}.boom_norm`),
+        expand: linear(`${block}.boom.expand`),
+      };
+    });
+  }
+}
+
+/** The rows that a head remembers, oldest first. The newest `limit` of them can be attended to. */
+class Memory {
+  constructor(workspace, limit, capacity, dim) {
+    this.limit = limit;
+    this.capacity = capacity;
+    this.rows = new Matrix(workspace, capacity, dim);
+    this.count = 0;
+  }
+
+  /** Returns a new last row. If there is no space, the rows that no query can reach are dropped. */
+  append() {
+    if (this.count === this.capacity) {
+      const kept = this.limit - 1;
+      const { values, stride } = this.rows;
+      values.copyWithin(0, (this.count - kept) * stride, this.count * stride);
+      this.count = kept;
+    }
+    this.count += 1;
+    return this.rows.row(this.count - 1);
+  }
+
+  /** Returns the index of the oldest row that a query at row `last` can attend to. */
+  first(last) {
+    return Math.max(0, last + 1 - this.limit);
+  }
+}
+
+/** One text that a model reads: the states of its LSTMs, and the memories of its heads. */
+class Stream {
+  /**
+   * @param {Model} model - the weights
+   * @param {number} limit - M, the maximum number of rows that a query can attend to
+   * @param {number} capacity - the number of rows to store, at least M
+   */
+  constructor(model, limit = model.config.memory, capacity = 2 * limit) {
+    this.model = model;
+    const { workspace, config: { dim, boom_dim: boomDim, vocab_size: symbols } } = model;
+    const vector = (length = dim) => workspace.array(length);
+    this.states = model.blocks.map(({ head }) => ({
+      hidden: vector(),
+      cell: vector(),
+      memory: head ? new Memory(workspace, limit, capacity, dim) : null,
+      weights: head ? vector(pad(limit) + 8) : null,
+    }));
+    // Intermediate vectors.
+    this.h = vector();
+    this.n = vector();
+    this.q = vector();
+    this.attended = vector();
+    this.fromInput = vector(4 * dim);
+    this.fromHidden = vector(4 * dim);
+    this.u = vector(boomDim);
+    this.logits = vector(symbols);
+  }
+
+  /** Returns what `restore` needs to return to this point, while the memory still has its rows. */
+  snapshot() {
+    return this.states.map(({ hidden, cell, memory }) => ({
+      hidden: hidden.slice(),
+      cell: cell.slice(),
+      count: memory ? memory.count : 0,
+    }));
+  }
+
+  restore(snapshot) {
+    this.states.forEach(({ hidden, cell, memory }, i) => {
+      hidden.set(snapshot[i].hidden);
+      cell.set(snapshot[i].cell);
+      if (memory) memory.count = snapshot[i].count;
+    });
+  }
+
+  /** Returns the number of bytes that a stream needs in a workspace. */
+  static size(config, limit = config.memory, capacity = 2 * limit) {
+    const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
+    const vectors = [boomDim, symbols, 4 * dim, 4 * dim, ...Array(4 + 2 * layers).fill(dim)];
+    const head = Matrix.size(capacity, dim) + 4 * (pad(limit) + 8);
+    return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
+  }
+
+  /**
+   * Reads one byte and returns the logits of the next, which the next step overwrites.
+   *
+   * `isRemoved` is a function of a row's index, true if this byte's queries can't attend to it.
+   */
+  step(symbol, isRemoved = null) {
+    const { model, h } = this;
+    model.embedding.copyRow(symbol, h);
+    model.blocks.forEach((block, i) => {
+      this.lstm(block, this.states[i]);
+      if (block.head) this.attend(block.head, this.states[i], isRemoved);
+      this.boom(block);
+    });
+    // logits = E h + b
+    model.embedding.multiply(h, this.logits, this.logits.length);
+    for (let i = 0; i < this.logits.length; i++) this.logits[i] += model.outputBias[i];
+    return this.logits;
+  }
+
+  /** h = LSTM(LN_start(h)), plus g LN_start(h) if the model has that skip */
+  lstm(block, { hidden, cell }) {
+    const { h, n, fromInput, fromHidden } = this;
+    const { dim } = this.model.config;
+    layerNorm(block.startNorm, h, n);
+    // [i f g o] = W n + b + U h' + b'
+    block.inputWeight.multiply(n, fromInput, 4 * dim);
+    block.hiddenWeight.multiply(hidden, fromHidden, 4 * dim);
+    const gate = (j) => fromInput[j] + block.inputBias[j] + fromHidden[j] + block.hiddenBias[j];
+    // c = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c)
+    for (let j = 0; j < dim; j++) {
+      cell[j] = sigmoid(gate(dim + j)) * cell[j] + sigmoid(gate(j)) * Math.tanh(gate(2 * dim + j));
+      hidden[j] = sigmoid(gate(3 * dim + j)) * Math.tanh(cell[j]);
+    }
+    h.set(hidden);
+    if (block.lstmSkip) for (let j = 0; j < dim; j++) h[j] += block.lstmSkip[j] * n[j];
+  }
+
+  /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */
+  attend(head, { memory, weights }, isRemoved) {
+    const { h, n, q, attended } = this;
+    const { dim } = this.model.config;
+    layerNorm(head.memoryNorm, h, memory.append());
+    layerNorm(head.middleNorm, h, n);
+    h.set(n);
+    // q = sigma(q_s) LN_q(W_q h + b_q), times the keys' gate and 1 / sqrt(d)
+    head.query.weight.multiply(n, q, dim);
+    for (let j = 0; j < dim; j++) q[j] += head.query.bias[j];
+    layerNorm(head.queryNorm, q, q);
+    for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
+    const last = memory.count - 1;
+    const first = memory.first(last);
+    this.weigh(memory.rows, q, first, last, weights, isRemoved);
+    memory.rows.from(first).mix(weights, attended, last + 1 - first);
+    for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
+  }
+
+  /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
+  weigh(rows, q, first, last, weights, isRemoved) {
+    const count = last + 1 - first;
+    if (this.model.config.shifted_keys) {
+      // The key of a row is the row before it. The first one has no key: its score is 0.
+      weights[0] = 0;
+      rows.from(first).multiply(q, weights.subarray(1), count - 1);
+    } else {
+      rows.from(first).multiply(q, weights, count);
+    }
+    for (let i = 0; isRemoved && i < count; i++) {
+      if (isRemoved(first + i)) weights[i] = -Infinity;
+    }
+    softmax(weights.subarray(0, count));
+    weights.fill(0, count);
+  }
+
+  /** h = LN_ff(h) + Boom(LN_xff(h)), with Boom the sum of the chunks of gelu(W h + b) */
+  boom(block) {
+    const { h, n, u } = this;
+    const { dim } = this.model.config;
+    layerNorm(block.boomNorm, h, n);
+    block.expand.weight.multiply(n, u, u.length);
+    layerNorm(block.skipNorm, h, h);
+    const whole = Math.floor(u.length / dim) * dim; // units beyond the last whole chunk are dropped
+    for (let j = 0; j < whole; j++) {
+      const x = u[j] + block.expand.bias[j];
+      h[j % dim] += x * sigmoid(1.702 * x);
+    }
+  }
+}

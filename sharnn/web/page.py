@@ -1,0 +1,56 @@
+"""Pages that need no other file: styles, elements, scripts and data in one document."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+# A page may run its own scripts, which include WebAssembly and a worker, and make no request.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
+    "style-src 'unsafe-inline'"
+)
+
+
+def asset(name: str) -> str:
+    """Returns the text of a file in ``assets``."""
+    return (files("sharnn.web") / "assets" / name).read_text(encoding="utf-8")
+
+
+def shell(title: str, style: str, body: str, scripts: Sequence[str]) -> tuple[str, str]:
+    """Returns the parts of a page before and after its data, which is the JSON of ``#payload``.
+
+    Args:
+        title: the document's title.
+        style: the style sheet.
+        body: the elements.
+        scripts: scripts that share one scope, whose function ``start`` is called last.
+    """
+    before = (
+        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f'<body>\n{body}<script type="application/json" id="payload">'
+    )
+    script = "\n".join(scripts)
+    after = (
+        "</script>\n"
+        f'<script>\n"use strict";\n(() => {{\n{script}\nstart();\n}})();\n</script>\n'
+        "</body>\n</html>\n"
+    )
+    return before, after
+
+
+def to_json(content: Any) -> str:
+    r"""Returns data as ASCII JSON that is safe inside a script element.
+
+    Example:
+        >>> to_json({"text": "</script>"})
+        '{"text": "\\u003c/script>"}'
+    """
+    # Only "<" could end the element; JSON allows it as an escape.
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c")

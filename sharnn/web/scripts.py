@@ -1,0 +1,59 @@
+"""The engine's scripts, and a model's weights for it."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import os
+from functools import cache
+from pathlib import Path
+
+from sharnn.checkpoint import to_bytes
+from sharnn.errors import InputError
+from sharnn.io.files import write_atomically
+from sharnn.model import SHARNN
+from sharnn.web.assembler import assemble
+from sharnn.web.page import asset
+from sharnn.weights import usable
+
+WORKER = "tensors kernels model reading worker".split()
+
+
+@cache
+def kernels() -> str:
+    """Returns the assembled kernels in base64."""
+    return base64.b64encode(assemble(asset("kernels.wat"))).decode()
+
+
+def worker_source() -> str:
+    """Returns the script of the worker."""
+    parts = [asset(f"{name}.js") for name in WORKER]
+    return "\n".join(['"use strict";', *parts, "startWorker();"])
+
+
+def export_web(model: SHARNN, path: str | os.PathLike[str], storage: str = "int8") -> None:
+    """Writes a script that holds a model, which the pages of a book load only when asked to.
+
+    Browsers refuse to read other files from a page that is a file itself, but they run scripts.
+
+    Args:
+        model: the model.
+        path: a file whose name ends in ``.js``.
+        storage: format of the weights, see `sharnn.save`.
+
+    Raises:
+        InputError: the name has another ending, a weight is NaN or Inf or is too large for the
+            storage, or the file can't be written.
+    """
+    path = Path(path)
+    if path.suffix != ".js":
+        raise InputError(f"the name of a script must end in .js, got {path.name!r}")
+    content = web_file(model, storage)
+    write_atomically(path, f'window.sharnnWeights = "{content}";\n'.encode())
+
+
+def web_file(model: SHARNN, storage: str = "int8") -> str:
+    """Returns the file of a model, with collapsed heads, in base64."""
+    model = copy.deepcopy(usable(model))
+    model.collapse()
+    return base64.b64encode(b"".join(to_bytes(model, storage))).decode()

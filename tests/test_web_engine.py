@@ -1,0 +1,176 @@
+"""The engine in a browser computes what PyTorch computes."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from browser import needs_browser, open_browser
+from sharnn import Stepper, load, save
+from sharnn.checkpoint import to_bytes
+from sharnn.web.page import asset
+from sharnn.web.scripts import WORKER, kernels
+from small import OPTIONS, small_model
+
+pytestmark = [pytest.mark.slow, *needs_browser]
+
+SHAPES = [
+    {},
+    {"attention_layers": ()},
+    {"attention_layers": (0, 1, 2)},
+    {"memory_window": "sliding"},
+    {"collapsed": True},
+    {"dim": 10, "boom_dim": 37, "vocab_size": 205},
+    {"memory": 1},
+    *OPTIONS,
+]
+TEXT = bytes(range(90)) * 4  # longer than any of these memories
+HARNESS = """
+const toBase64 = (floats) => {
+  const bytes = new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 4096) {
+    text += String.fromCharCode(...bytes.subarray(i, i + 4096));
+  }
+  return btoa(text);
+};
+function prepare({ content, kernels, limit, longest }) {
+  const file = new ModelFile(fromBase64(content));
+  const memory = limit ?? file.config.memory;
+  const size = file.size() + Reading.size(file.config, memory, longest);
+  const workspace = new Workspace(size, kernels && fromBase64(kernels));
+  return new Reading(new Model(file, workspace), memory, longest);
+}
+function readAll(request) {
+  const reading = prepare({ longest: 4, ...request });
+  const { stream } = reading;
+  const symbols = stream.logits.length;
+  const all = new Float32Array(request.text.length * symbols);
+  request.text.forEach((symbol, i) => all.set(stream.step(symbol), i * symbols));
+  const states = stream.states.map(({ hidden, cell, memory }) => ({
+    hidden: Array.from(hidden),
+    cell: Array.from(cell),
+    rows: memory && Array.from({ length: Math.min(memory.count, memory.limit) }, (_, i) =>
+      Array.from(memory.rows.row(memory.first(memory.count - 1) + i))),
+  }));
+  return { logits: toBase64(all), states };
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    script = "\n".join([*(asset(f"{name}.js") for name in WORKER), HARNESS])
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.set_content(f"<script>{script}</script>")
+        yield page
+
+
+def engine(page, model, text, storage, binary=True, limit=None):
+    """Returns what the engine computes: logits (time, vocab_size), and the states of the blocks."""
+    content = base64.b64encode(b"".join(to_bytes(model, storage))).decode()
+    request = {"content": content, "text": list(text), "limit": limit}
+    request["kernels"] = kernels() if binary else None
+    found = page.evaluate(f"readAll({json.dumps(request)})")
+    logits = np.frombuffer(base64.b64decode(found["logits"]), np.float32)
+    return torch.from_numpy(logits.copy()).view(len(text), -1), found["states"]
+
+
+def stored(model, storage, path):
+    """Returns the model with the weights that a file in this storage represents."""
+    save(model, path, storage=storage)
+    return load(path)
+
+
+def stepped(model, text, limit=None):
+    stepper = Stepper(model, memory_limit=limit)
+    logits = [stepper.step(torch.tensor([symbol])) for symbol in text]
+    return torch.cat(logits), stepper.state()
+
+
+def collapsed(model):
+    model.collapse()
+    return model
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["wasm", "js"])
+@pytest.mark.parametrize("storage", ["float16", "int8", "float32"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_logits_and_state_are_those_of_pytorch(page, tmp_path, shape, storage, binary):
+    model = collapsed(small_model(**shape))
+    logits, states = engine(page, model, TEXT, storage, binary)
+    expected, state = stepped(stored(model, storage, tmp_path / "m.safetensors"), TEXT)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    for found, (hidden, cell), memory in zip(states, state.lstm, state.memory, strict=True):
+        torch.testing.assert_close(torch.tensor(found["hidden"]), hidden[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor(found["cell"]), cell[0], rtol=1e-4, atol=1e-4)
+        assert (memory is None) == (found["rows"] is None)
+        if memory is not None:
+            rows = torch.tensor(found["rows"])
+            torch.testing.assert_close(rows, memory.rows[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+def test_a_smaller_or_larger_memory(page, tmp_path, limit):
+    for options in ({}, {"shifted_keys": True}):
+        model = collapsed(small_model(**options))
+        logits, _ = engine(page, model, TEXT, "float32", limit=limit)
+        expected, _ = stepped(stored(model, "float32", tmp_path / "m.safetensors"), TEXT, limit)
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_wiki_small_over_more_bytes_than_it_remembers(page, tmp_path, storage, corpus):
+    model = collapsed(load("wiki-small"))
+    text = corpus.train[:3000].tobytes()
+    logits, _ = engine(page, model, text, storage)
+    expected, _ = stepped(stored(model, storage, tmp_path / "m.safetensors"), text)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=5e-4)
+
+
+REWIND = """
+(request) => {
+  const { text } = request;
+  const reading = prepare({ longest: text.length, ...request });
+  const wrong = [];
+  const costs = [reading.cost];
+  for (const symbol of text) {
+    reading.read(symbol);
+    costs.push(reading.cost);
+  }
+  const check = (length, what) => {
+    if (!reading.cost.every((value, i) => value === costs[length][i])) wrong.push([length, what]);
+  };
+  for (const length of [299, 256, 255, 65, 64, 33, 32, 31, 1, 0]) {
+    reading.rewind(length);
+    check(length, "rewind");
+  }
+  for (const length of [200, 150, 64, 3]) {
+    for (let i = reading.length; i < text.length; i++) {
+      reading.read(text[i]);
+      check(i + 1, "read");
+    }
+    const { first, weights } = reading.weights(length, 1);
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    if (Math.abs(total - 1) > 1e-5) wrong.push([length, "weights", total]);
+    if (first !== Math.max(0, length - 24) || weights.length !== Math.min(length, 24)) {
+      wrong.push([length, "visible", first, weights.length]);
+    }
+    if (Math.abs(reading.costWithout(length, () => false) - costs[length][text[length]]) > 1e-6) {
+      wrong.push([length, "without"]);
+    }
+    check(text.length, "the present after the past");
+    reading.rewind(length);
+  }
+  return wrong;
+}
+"""
+
+
+def test_a_reading_returns_to_any_point_of_its_text(page):
+    content = base64.b64encode(b"".join(to_bytes(collapsed(small_model()), "int8"))).decode()
+    request = {"content": content, "text": list(TEXT[:300]), "kernels": kernels()}
+    assert page.evaluate(REWIND, request) == []
