@@ -23,6 +23,8 @@ import sharnn
 from sharnn.io.byte_sources import as_bytes
 from sharnn.optional import import_optional
 
+MAX_UNFUSED_CONTEXT = 128
+
 
 @dataclass(frozen=True)
 class TransformerRecipe:
@@ -78,7 +80,8 @@ def transformer(parameters: int, recipe: TransformerRecipe) -> nn.Module:
                 depth=recipe.depth,
                 heads=recipe.heads,
                 attn_dim_head=min(64, recipe.dim // recipe.heads),
-                attn_flash=True,
+                # PyTorch's fused attention is slower for short windows on a CPU (RUNS.md).
+                attn_flash=recipe.context > MAX_UNFUSED_CONTEXT,
                 rotary_pos_emb=True,
                 use_rmsnorm=True,
                 ff_glu=True,
