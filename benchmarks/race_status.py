@@ -1,4 +1,4 @@
-"""What is done in the race, what is missing, and about how long it takes."""
+"""The state of the race: finished runs, missing runs, and an estimate of their time."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def low(times: Sequence[float]) -> float:
-    """Returns the quantile of durations that stands for a quiet machine.
+    """Returns the low quantile of durations that estimates the time on a quiet machine.
 
     Example:
         >>> low([5.0, 1.0, 2.0, 9.0])

@@ -1,6 +1,5 @@
 """The benchmarks: the plain model equals the library's, scoring is right, and the harness runs."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -29,14 +28,11 @@ from benchmarks.transformer import (
     window_bits,
 )
 from benchmarks.writers import random_state
+from extras import HAS_TRANSFORMER, needs_transformer
 from sharnn.trainer import Trainer
 from small import small_config, small_model, small_recipe
 
 ROOT = Path(__file__).parent.parent
-HAS_TRANSFORMER = importlib.util.find_spec("x_transformers") is not None
-needs_transformer = pytest.mark.skipif(
-    not HAS_TRANSFORMER, reason="x-transformers is not installed: pip install x-transformers"
-)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The race: budgets in steps, searches of equal size, no choice on test data, and its files."""
 
 import dataclasses
-import importlib.util
 import json
 import signal
 import statistics
@@ -44,12 +43,9 @@ from benchmarks.race_search import (
 from benchmarks.race_settings import FULL, QUICK, Contender, Setting, make_race
 from benchmarks.race_status import missing_count, status_lines
 from benchmarks.race_timing import budget, ratio, step_seconds
+from extras import HAS_TRANSFORMER, needs_transformer
 
 ROOT = Path(__file__).parent.parent
-HAS_TRANSFORMER = importlib.util.find_spec("x_transformers") is not None
-needs_transformer = pytest.mark.skipif(
-    not HAS_TRANSFORMER, reason="x-transformers is not installed: pip install x-transformers"
-)
 MACHINE = {"processor": "a processor", "commit": "abc1234"}
 REFERENCE = {"kind": "reference", "seconds": 0.01, "quiet": True, "machine": MACHINE}
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from sharnn.analysis.ablation import ablate, keys_between, random_keys, require_draws, top_keys
-from sharnn.analysis.page import frame, page, page_size, payload
+from sharnn.analysis.page import page, page_size, payload
 from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import AttentionTrace, require_head, trace_attention
 from sharnn.checkpoint import load
 from sharnn.errors import InputError
 from sharnn.io.files import require_writable, write_atomically
 from sharnn.model import SHARNN
+from sharnn.web.page import frame
 from sharnn.weights import unwrap
 
 MEGABYTES = 10.0
@@ -198,7 +199,7 @@ class Explorer:
         )
 
     def _repr_html_(self) -> str:
-        return frame(self.page())
+        return frame(self.page(), "Attention explorer", 1500)
 
     def __repr__(self) -> str:
         return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from collections.abc import Mapping
 from importlib.resources import files
@@ -193,16 +192,3 @@ def _shell(title: str) -> tuple[str, str]:
 def _shell_size(title: str) -> int:
     """Returns the size in bytes of the page without its data."""
     return sum(len(part.encode()) for part in _shell(title))
-
-
-def frame(document: str, height: int = 1500) -> str:
-    """Returns the HTML of a frame that contains a page, with its own styles and key bindings.
-
-    Args:
-        document: the HTML of the page.
-        height: height in pixels, until the page sets its own.
-    """
-    return (
-        f'<iframe title="Attention explorer" srcdoc="{html.escape(document)}" '
-        f'style="width: 100%; height: {height}px; border: 0"></iframe>'
-    )

@@ -9,7 +9,6 @@ from sharnn.checkpoint import find_model, load
 from sharnn.cli.input import read_input
 from sharnn.cli.parsers import Commands, model_argument
 from sharnn.errors import InputError
-from sharnn.io.files import write_atomically
 from sharnn.run_folder import require_output
 from sharnn.web.playground import EXAMPLE, MAX_TEXT, Playground
 
@@ -42,7 +41,6 @@ def run_playground(options: argparse.Namespace) -> int:
         except UnicodeDecodeError as error:
             raise InputError(f"{options.text} is not text in UTF-8") from error
     model = load(options.model)
-    page = Playground(model, Path(options.model).stem, text).page()
-    write_atomically(path, page.encode())
-    print(f"{path}: {len(page) / 1e6:.1f} MB; open it in a browser, no network is needed")
+    Playground(model, Path(options.model).stem, text).save(path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser, no network is needed")
     return 0

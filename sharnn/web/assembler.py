@@ -1,4 +1,4 @@
-"""An assembler from the text format of WebAssembly to its binary format, for our two kernels."""
+"""An assembler from WebAssembly's text format to its binary format, for the engine's kernels."""
 
 from __future__ import annotations
 

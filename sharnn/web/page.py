@@ -54,3 +54,17 @@ def to_json(content: Any) -> str:
     """
     # Only "<" could end the element; JSON allows it as an escape.
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
+
+
+def frame(document: str, title: str, height: int) -> str:
+    """Returns the HTML of a frame that contains a page, with its own styles and key bindings.
+
+    Args:
+        document: the HTML of the page.
+        title: the frame's title, for screen readers.
+        height: height in pixels, until the page sets its own.
+    """
+    return (
+        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(document)}" '
+        f'style="width: 100%; height: {height}px; border: 0"></iframe>'
+    )

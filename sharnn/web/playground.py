@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.io.files import open_atomically
+from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN, evaluating
 from sharnn.web.arrays import STEP, pack, quantise
-from sharnn.web.page import asset, shell, to_json
+from sharnn.web.page import asset, frame, shell, to_json
 from sharnn.web.scripts import kernels, web_file, worker_source
 from sharnn.weights import usable
 
@@ -89,15 +88,11 @@ class Playground:
             InputError: the file can't be written.
         """
         path = Path(path)
-        with open_atomically(path) as file:
-            file.write(self.page().encode())
+        write_atomically(path, self.page().encode())
         return path
 
     def _repr_html_(self) -> str:
-        return (
-            f'<iframe title="Playground" srcdoc="{html.escape(self.page())}" '
-            'style="width: 100%; height: 1100px; border: 0"></iframe>'
-        )
+        return frame(self.page(), "Playground", 1100)
 
     def _payload(self) -> dict[str, Any]:
         """Returns the data of the page."""
@@ -120,7 +115,7 @@ class Playground:
                 "Bits: -log2 of the probability that the model gave to the byte that came. "
                 "Without memory: the head can attend to the newest byte only.",
             ],
-            "block_names": heads,
+            "head_blocks": heads,
             "size": f"{len(file) / 1e6:.1f} MB",
             "file": None if self.weights else file,
             "shared": self.weights,

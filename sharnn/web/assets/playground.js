@@ -167,7 +167,7 @@ class Playground {
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
   async weightsOf(index) {
     const { known, payload } = this;
-    if (!payload.block_names.length || index < 1 || index > known.read) return null;
+    if (!payload.head_blocks.length || index < 1 || index > known.read) return null;
     if (known === this.example) {
       const { step, log2_largest: largest } = payload.example;
       const codes = this.exampleCodes.subarray((index - 1) * known.bytes.length, index * known.bytes.length);
@@ -177,13 +177,13 @@ class Playground {
       });
       return { first: 0, weights };
     }
-    return this.engine.request("attend", { target: index, block: payload.block_names[0] });
+    return this.engine.request("attend", { target: index, block: payload.head_blocks[0] });
   }
 
   paintMemory() {
     const { attention, memoryPane, colours, known, chosen } = this;
     const readable = chosen > 0 && attention;
-    $("looking-hint").textContent = !this.payload.block_names.length
+    $("looking-hint").textContent = !this.payload.head_blocks.length
       ? "This model has no head."
       : readable
         ? `Weight of each earlier byte when the model predicted “${nameOf(known, Math.min(chosen, known.bytes.length - 1))}”.`

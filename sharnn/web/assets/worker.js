@@ -119,12 +119,6 @@ class Reader {
   attend({ target, block, reading = 0 }) {
     return this.readings[reading].weights(target, block);
   }
-
-  /** Returns the bits of byte `target` without the rows from `from` to before `to`. */
-  remove({ target, from, to, reading = 0 }) {
-    const removed = (row) => row >= from && row < to;
-    return { bits: this.readings[reading].costWithout(target, removed) };
-  }
 }
 
 function startWorker() {
