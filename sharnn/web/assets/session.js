@@ -16,6 +16,7 @@ class Session {
     Object.assign(this, { payload, view, extra });
     this.limits = payload.limits; // of the memory, one for each reading; null for the model's own
     this.engine = null;
+    this.wishes = {}; // what else each part of a reading contains; see `Reader.read`
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
     $("start").onclick = () => this.start();
@@ -73,20 +74,20 @@ class Session {
     await this.read();
   }
 
-  /** Reads the text as it is now, from the first change on. */
-  async read() {
+  /** Reads the text as it is now: from the first change on, or everything again. */
+  async read(again = false) {
     const turn = ++this.turn;
     let bytes = toBytes($("text").value);
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
-    const known = new Known(bytes, this.limits.length, this.known);
+    const known = new Known(bytes, this.limits.length, again ? null : this.known);
     this.known = known;
     this.view.show(known);
     const from = known.read;
     const before = performance.now();
     let begin = bytes.length;
     document.body.dataset.reading = "yes";
-    const last = await this.request("read", { text: bytes, count: GUESSES, from }, (part) => {
+    const last = await this.request("read", { text: bytes, count: GUESSES, from, ...this.wishes }, (part) => {
       if (turn !== this.turn) return;
       begin = Math.min(begin, part.from);
       known.receive(part);
