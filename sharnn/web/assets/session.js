@@ -97,10 +97,11 @@ class Session {
     if (turn !== this.turn) return;
     delete document.body.dataset.reading;
     known.guesses[bytes.length] = last.next;
-    const rate = (bytes.length - begin) / ((performance.now() - before) / 1000);
+    const read = bytes.length - begin;
+    const rate = Math.round(read / ((performance.now() - before) / 1000));
     $("status").textContent =
       (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
-      `${thousands(bytes.length)} bytes; ${thousands(Math.round(rate))} a second; ${this.speed}.`;
+      `${thousands(bytes.length)} bytes; ${read ? `${thousands(rate)} a second; ` : ""}${this.speed}.`;
     this.view.finish(known);
   }
 
