@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ DATA = 16_384  # bytes of generated text
 
 
 class GatesPage(ModelPage):
-    """A page in which a reader watches a unit of an LSTM read: its gates, candidate and cell.
+    r"""A page in which a reader watches a unit of an LSTM read: its gates, candidate and cell.
 
     The units that react most to links, digits and line ends are offered first. See
     `sharnn.web.model_page.ModelPage` for the other arguments and the methods.
@@ -30,17 +29,17 @@ class GatesPage(ModelPage):
     Example:
         >>> from sharnn import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
-        >>> GatesPage(model, text="a [[b]] 1", data=b"a [[b]] 1\\n" * 20).page()[:15]
+        >>> GatesPage(model, text="a [[b]] 1", data=b"a [[b]] 1\n" * 20).page()[:15]
         '<!doctype html>'
     """
 
     kind = "gates"
     title = "Gates of an LSTM along a text"
     notes: ClassVar[tuple[str, ...]] = (
-        "The units on offer were found by this measure: the difference between the mean of a gate or "
-        "the cell after bytes of one kind and its mean after all others, divided by the standard "
-        "deviation within the two. They were chosen on the first half of a text; the numbers beside "
-        "them are means over its second half.",
+        "The units on offer were found by this measure: the difference between the mean of a gate "
+        "or the cell after bytes of one kind and its mean after all others, divided by the "
+        "standard deviation within the two. They were chosen on the first half of a text; the "
+        "numbers beside them are means over its second half.",
     )
 
     def __init__(

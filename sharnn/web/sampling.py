@@ -1,8 +1,7 @@
-"""The page of sampling: the next byte's distribution, what is cut from it, and text drawn from it."""
+"""The page of sampling: the next byte's distribution, what is cut off, and text drawn from it."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -33,8 +32,9 @@ class SamplingPage(ModelPage):
     scripts = ("distribution",)
     longest = 300  # the page holds the whole distribution of each byte
     notes = (
-        "Before: the model's own prediction. After: what a byte is drawn from. Top-k and top-p cut after "
-        "the temperature, and what is kept is scaled to sum to 1. Bits and entropies are in base 2.",
+        "Before: the model's own prediction. After: what a byte is drawn from. Top-k and top-p cut "
+        "after the temperature, and what is kept is scaled to sum to 1. Bits and entropies are in "
+        "base 2.",
     )
 
     def __init__(

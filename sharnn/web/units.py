@@ -56,7 +56,7 @@ def kind_mask(text: bytes, place: str) -> Tensor:
 
 
 def find_units(model: SHARNN, text: bytes, count: int = 3) -> list[Reaction]:
-    """Finds the units that react most to each kind of byte.
+    r"""Finds the units that react most to each kind of byte.
 
     A number of a unit, a gate or its cell, reacts to a kind of byte if its mean after reading such
     bytes differs from its mean after all others. The size of a reaction is the difference divided
@@ -75,7 +75,7 @@ def find_units(model: SHARNN, text: bytes, count: int = 3) -> list[Reaction]:
     Example:
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
-        >>> [reaction.place for reaction in find_units(model, b"a 1 \\n" * 10, count=1)]
+        >>> [reaction.place for reaction in find_units(model, b"a 1 \n" * 10, count=1)]
         ['at digits', 'at line ends']
     """
     half = len(text) // 2
@@ -146,7 +146,8 @@ def lstm_numbers(model: SHARNN, text: bytes) -> Iterator[Tensor]:
 def _numbers(lstm: nn.Module, x: Tensor, output: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
     """Returns (5, time, dim) for inputs and outputs of an LSTM, (time, dim) each."""
     w, u, b, b_hidden = (
-        lstm.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        lstm.get_parameter(f"{name}_l0")
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
     before = torch.cat([hidden[None], output[:-1]])  # (time, dim)
     # [i f g o] = W x + b + U h + b'

@@ -12,6 +12,7 @@ const TRACKS = [
   { number: CELL, letter: "c", hue: "--cell", height: 34, signed: true },
 ];
 const GAP = 3; // pixels between tracks
+const REPAINT = 150; // milliseconds between two pictures of a text that is being read
 
 class Gates {
   constructor(payload) {
@@ -120,10 +121,11 @@ class Gates {
 
   receive(known, part) {
     part?.gates.forEach((row, i) => (this.rows[part.from + i] = row));
-    this.paint();
+    if (performance.now() - this.painted > REPAINT) this.paint();
   }
 
   finish({ bytes }) {
+    this.paint();
     if (bytes.length) this.choose(Math.min(this.toChoose ?? bytes.length - 1, bytes.length - 1));
     else this.describe(null);
   }
@@ -162,6 +164,7 @@ class Gates {
       fillLegend("colour-legend", all, "0, shut", "1, open");
     }
     this.draw();
+    this.painted = performance.now();
   }
 
   /** Draws the tracks of the bytes in view. */

@@ -68,6 +68,7 @@ class Sampling {
       (index) => ($("under-bytes").textContent = this.describe(index ?? this.chosen)));
     for (let i = 0; i < prompt.bytes.length; i++) this.pane.cell(i).classList.add("prompt");
     this.chosen = next;
+    this.shown = null;
     this.paint();
     const bits = written.reduce((sum, byte) => sum + byte.bits, 0);
     $("total").textContent = written.length
@@ -147,7 +148,7 @@ class Sampling {
     const found = distribution(costs, settings);
     const before = found.symbols.map((symbol) => 2 ** -costs[symbol]);
     const after = found.tempered.map((share, i) => (i < found.kept ? share / found.mass : 0));
-    this.shown = { ...found, before, after };
+    this.shown = { ...found, before, after, index, settings };
     const start = index ? oneLine(text.glyphs, text.glyphIndex, Math.max(0, index - 16), index) : "";
     $("drawing-hint").textContent = `After “${start}”, ` + (drawn
       ? `as it was drawn: ${inWords(settings)}. The orange byte was drawn.`
