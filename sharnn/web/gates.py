@@ -82,6 +82,7 @@ class GatesPage(ModelPage):
             }
             for offer in offers
         ]
-        at = kind_mask(self.text, offers[0].place).nonzero() if offers else []
-        content["initial_target"] = int(at[0]) if len(at) else 0
+        # The first byte that the first unit reacts to.
+        first = kind_mask(self.text, offers[0].place).int().argmax() if offers else 0
+        content["initial_target"] = int(first)
         return content

@@ -14,6 +14,9 @@ const TRACKS = [
 const GAP = 3; // pixels between tracks
 const REPAINT = 150; // milliseconds between two pictures of a text that is being read
 
+/** Formats a number with two decimals. */
+const decimal = (number) => number.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−");
+
 class Gates {
   constructor(payload) {
     this.payload = payload;
@@ -135,9 +138,12 @@ class Gates {
     if (!this.pane) return;
     const box = $("bytes").getBoundingClientRect();
     const top = $("bytes").scrollTop - box.top;
+    let line = -Infinity;
     this.places = this.pane.cells.map((cell) => {
-      const { left, width, bottom } = cell.getBoundingClientRect();
-      return { left: left - box.left, width, bottom: bottom + top };
+      const { left, width, bottom, height } = cell.getBoundingClientRect();
+      const isNew = bottom + top > line + height / 2; // names of control characters are smaller
+      if (isNew) line = bottom + top;
+      return { left: left - box.left, width, bottom: line, isNew };
     });
     this.draw();
   }
@@ -158,7 +164,7 @@ class Gates {
     if (column < 0) $("colour-legend").replaceChildren();
     else if (signed) {
       const all = [0, 5, 10, EVEN, 22, 27, 32].map((level) => colours.signed[level]);
-      fillLegend("colour-legend", all, short(-scale), short(scale));
+      fillLegend("colour-legend", all, decimal(-scale), decimal(scale));
     } else {
       const all = [0, 4, 8, 12, 16].map((level) => colours.bits[level]);
       fillLegend("colour-legend", all, "0, shut", "1, open");
@@ -186,15 +192,12 @@ class Gates {
     const style = getComputedStyle(document.documentElement);
     const all = TRACKS.reduce((sum, track) => sum + track.height + GAP, 0);
     const hues = TRACKS.map(({ hue }) => `rgb(${style.getPropertyValue(hue).trim()})`);
-    let line = null;
-    this.places.forEach(({ left, width: wide, bottom }, index) => {
+    this.places.forEach(({ left, width: wide, bottom, isNew }, index) => {
       let top = bottom - scrollTop - all - 1; // the pane's border
       if (top + all < 0 || top > height) return;
-      const first = bottom !== line;
-      line = bottom;
       TRACKS.forEach(({ number, letter, height: tall, signed }, k) => {
         context.fillStyle = hues[k];
-        if (first) context.fillText(letter, 6, top + tall / 2 + 3);
+        if (isNew) context.fillText(letter, 6, top + tall / 2 + 3);
         const zero = signed ? top + tall / 2 : top + tall;
         context.globalAlpha = 0.4;
         context.fillRect(left - 1, zero, wide, 0.5);
@@ -226,7 +229,7 @@ class Gates {
   say(index) {
     const row = this.numbersAt(index);
     if (!row) return "not read yet";
-    return TRACKS.map(({ number }) => `${this.payload.numbers[number]} ${row[number].toFixed(2)}`).join(", ");
+    return TRACKS.map(({ number }) => `${this.payload.numbers[number]} ${decimal(row[number])}`).join(", ");
   }
 
   /** Shows the numbers after a byte, and how they make its cell. */
@@ -242,12 +245,12 @@ class Gates {
     $("numbers").replaceChildren(...TRACKS.map(({ number, hue, letter }) => {
       const pair = make("div");
       pair.style.setProperty("--mark", `var(${hue})`);
-      pair.append(make("dt", `${this.payload.numbers[number]} ${letter}`), make("dd", row[number].toFixed(2)));
+      pair.append(make("dt", `${this.payload.numbers[number]} ${letter}`), make("dd", decimal(row[number])));
       return pair;
     }));
     const before = index ? this.numbersAt(index - 1)?.[CELL] ?? NaN : 0;
-    const [i, f, g, o, c, old] = [...row, before].map((value) => value.toFixed(2).replace("-", "−"));
-    const h = (row[OUTPUT] * Math.tanh(row[CELL])).toFixed(2).replace("-", "−");
+    const [i, f, g, o, c, old] = [...row, before].map(decimal);
+    const h = decimal(row[OUTPUT] * Math.tanh(row[CELL]));
     $("update").textContent =
       `c = f × c before + i × g: ${c} = ${f} × ${old} + ${i} × ${g}. It shows h = o × tanh(c): ${h}.`;
   }

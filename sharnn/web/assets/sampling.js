@@ -2,7 +2,7 @@
 
 const MANY = 100; // bytes that one press of the button writes
 const MOST = 1000; // bytes in all
-const SHOWN = 16; // symbols of a distribution
+const SHOWN = 20; // symbols of a distribution
 
 class Sampling {
   constructor(payload) {
@@ -212,6 +212,7 @@ class Sampling {
       if (i === kept) rows.push(rule());
       rows.push(row(i));
     }
+    if (kept === SHOWN) rows.push(rule());
     const rest = (shares) => about(shares.slice(SHOWN).reduce((sum, share) => sum + share, 0));
     rows.push(make("li", `${symbols.length - SHOWN} more bytes: ${rest(before)} before, ${rest(after)} after` +
       (kept > SHOWN && kept < symbols.length ? `; ${this.cutBy(settings)}` : ""), { class: "more" }));
