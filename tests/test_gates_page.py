@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from browser import needs_browser, open_browser
 from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, wait
-from sharnn import load, save
+from sharnn import InputError, load, save
 from sharnn.corpora.sample import sample_bytes
 from sharnn.web.gates import GatesPage
 from sharnn.web.units import NUMBERS, find_units, kind_mask, lstm_numbers
@@ -113,6 +113,14 @@ class TestTheUnits:
             assert len(found) == 3 * model.config.dim
             assert found == sorted(found, reverse=True)
 
+    def test_the_text_for_the_search_has_any_form(self, model, tmp_path):
+        (tmp_path / "text").write_bytes(DATA)
+        array = torch.tensor(list(DATA), dtype=torch.uint8)
+        for data in (DATA, array, array.numpy(), tmp_path / "text"):
+            assert GatesPage(model, data=data).data == DATA
+        with pytest.raises(InputError, match="data must be bytes"):
+            GatesPage(model, data=[1, 2])
+
     def test_nothing_is_said_about_bytes_that_hardly_occur(self, model):
         assert find_units(model, b"no digits, links or lines " * 20) == []
         assert {each.place for each in find_units(model, b"1 and 2 " * 20)} == {"at digits"}
@@ -185,6 +193,12 @@ class TestThePage:
         page.press("#unit", "Enter")
         wait(page)
         expect(page.locator("#numbers dd")).to_have_count(5)
+
+    def test_another_block_can_be_chosen_while_the_model_starts(self, page, stored):
+        page.evaluate("document.getElementById('start').click(); sharnn.select(2, 3)")
+        wait(page)
+        expected = numbers_by_steps(stored, TEXT.encode())[2, :, :, 3].T
+        torch.testing.assert_close(self.numbers(page), expected, rtol=1e-3, atol=1e-3)
 
     def test_the_shown_numbers_are_those_of_the_byte(self, page, model):
         each = find_units(model, DATA)[0]

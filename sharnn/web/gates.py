@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from sharnn.corpora.sample import sample_bytes
+from sharnn.io.byte_sources import as_bytes
 from sharnn.model import SHARNN
 from sharnn.web.arrays import pack
 from sharnn.web.model_page import EXAMPLE, ModelPage
 from sharnn.web.units import NUMBERS, find_units, kind_mask, lstm_numbers
 
 DATA = 16_384  # bytes of generated text
+MAX_DATA = 100_000  # bytes of any other text
 
 
 class GatesPage(ModelPage):
@@ -23,7 +24,8 @@ class GatesPage(ModelPage):
     `sharnn.web.model_page.ModelPage` for the other arguments and the methods.
 
     Args:
-        data: a text in which such units are found, as bytes or uint8; None for generated text in
+        data: a text in which such units are found: bytes, a path, a uint8 array or tensor, or a
+            part of a corpus, of which the first 100,000 bytes are read; None for generated text in
             Wikipedia's markup.
 
     Example:
@@ -48,10 +50,10 @@ class GatesPage(ModelPage):
         name: str = "",
         text: str = EXAMPLE,
         weights: str | None = None,
-        data: bytes | np.ndarray[Any, Any] | None = None,
+        data: Any = None,
     ) -> None:
         super().__init__(model, name, text, weights)
-        self.data = sample_bytes(DATA) if data is None else bytes(data)
+        self.data = sample_bytes(DATA) if data is None else as_bytes(data)[:MAX_DATA].tobytes()
 
     def _payload(self) -> dict[str, Any]:
         """Returns the data of the page."""

@@ -88,8 +88,9 @@ class Gates {
     if (this.chosen !== null) this.choose(this.chosen);
     if (!this.session.starting) {
       if (!this.prepared()) this.session.start();
-    } else if (other && this.session.engine) {
-      this.session.read(true);
+    } else if (other && document.body.dataset.started) {
+      this.session.forget();
+      this.session.read();
     }
   }
 

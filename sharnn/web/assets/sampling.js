@@ -249,7 +249,10 @@ class Sampling {
     this.busy = false;
     $("stop").hidden = true;
     this.enable();
-    if (this.prompt === prompt) this.choose(Math.max(0, this.next - 1));
+    if (this.prompt !== prompt || this.written.length === first) return;
+    // The newest byte, or the most surprising of many.
+    const bits = this.written.slice(first).map((byte) => byte.bits);
+    this.choose(prompt.bytes.length + first + bits.indexOf(Math.max(...bits)));
   }
 
   /** Erases what was written. */

@@ -74,13 +74,18 @@ class Session {
     await this.read();
   }
 
-  /** Reads the text as it is now: from the first change on, or everything again. */
-  async read(again = false) {
+  /** Makes the next reading start at the first byte. */
+  forget() {
+    this.known = null;
+  }
+
+  /** Reads the text as it is now, from the first change on. */
+  async read() {
     const turn = ++this.turn;
     let bytes = toBytes($("text").value);
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
-    const known = new Known(bytes, this.limits.length, again ? null : this.known);
+    const known = new Known(bytes, this.limits.length, this.known);
     this.known = known;
     this.view.show(known);
     const from = known.read;
