@@ -37,8 +37,8 @@ class Reaction:
 
     @property
     def words(self) -> str:
-        """The reaction in words."""
-        words = f"{self.number} {self.there:.2f} {self.place}, {self.elsewhere:.2f} elsewhere"
+        """The two means in words."""
+        words = f"{self.number} {self.there:.2f}, elsewhere {self.elsewhere:.2f}"
         return words.replace("-", "\N{MINUS SIGN}")
 
 

@@ -56,7 +56,7 @@ class Gates {
       ? "These react most to links, digits and line ends; any other can be chosen below them."
       : "Choose any unit.";
     for (const place of new Set(offers.map((offer) => offer.place))) {
-      const group = make("div", "", { role: "group", "aria-label": `Units that react ${place}` });
+      const group = make("div", "", { role: "group", "aria-label": `units that react ${place}` });
       group.append(...offers.filter((offer) => offer.place === place).map((offer) => {
         const button = make("button", "", { type: "button" });
         button.append(make("b", `block ${offer.block}, unit ${offer.unit}`), make("span", offer.words));
@@ -67,7 +67,8 @@ class Gates {
         button.unit = [offer.block, offer.unit];
         return button;
       }));
-      $("offers").append(make("h3", place), group);
+      group.prepend(make("h3", place));
+      $("offers").append(group);
     }
   }
 
