@@ -230,11 +230,23 @@ class Sampling {
 
   /** Writes some bytes, and starts the model if needed. */
   async write(length) {
-    await this.session.start();
-    if (this.busy || !this.ready) return;
+    if (this.busy) return;
+    this.busy = true;
+    this.enable();
+    try {
+      await this.session.start();
+      if (this.ready) await this.draw(length);
+    } finally {
+      this.busy = false;
+      $("stop").hidden = true;
+      this.enable();
+    }
+  }
+
+  /** Draws some bytes, and selects one of them. */
+  async draw(length) {
     const { prompt, settings } = this;
     const first = this.written.length;
-    this.busy = true;
     $("stop").hidden = false;
     await this.session.request("write", {
       ...settings, length: Math.min(length, MOST - first), first,
@@ -246,9 +258,6 @@ class Sampling {
       this.refresh();
       this.pane.show(this.next);
     });
-    this.busy = false;
-    $("stop").hidden = true;
-    this.enable();
     if (this.prompt !== prompt || this.written.length === first) return;
     // The newest byte, or the most surprising of many.
     const bits = this.written.slice(first).map((byte) => byte.bits);
