@@ -16,7 +16,7 @@ from sharnn.web.page import asset, frame, shell, to_json
 
 SCRIPTS = "arrays colours dom pictures".split()
 TITLE = "Figure with controls"  # of a frame, until `sharnn.web.book` sets a description
-COLUMN = 700  # pixels: a book's column, to estimate the height of a frame
+COLUMN = 600  # pixels: a typical column of text, to estimate the height of a frame
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def picture_page(controls: Sequence[Control], pictures: Sequence[str]) -> str:
     # The initial picture is in the document itself, and needs no script.
     source = base64.b64encode(pictures[initial].encode()).decode()
     body = (
-        '<main>\n<form id="controls"></form>\n'
+        '<main>\n<div id="controls" role="group" aria-label="Controls"></div>\n'
         f'<img id="picture" alt="{TITLE}" width="{width}" height="{height}" '
         f'src="data:image/svg+xml;base64,{source}">\n</main>\n'
     )

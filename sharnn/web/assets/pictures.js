@@ -28,7 +28,8 @@ class Pictures {
 
   describe() {
     const values = this.controls.map(({ name, labels }, j) => `${name} ${labels[this.positions[j]]}`);
-    $("picture").alt = `${description()} Shown: ${values.join(", ")}.`;
+    const about = description().replace(/\.?$/, ".");
+    $("picture").alt = `${about} Shown: ${values.join(", ")}.`;
   }
 
   /** Returns the element of a control: its name, a slider or choices, and its value. */
