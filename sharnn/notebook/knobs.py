@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 VARIABLE = "SHARNN_KNOBS"
 MODES = ("widgets", "pictures")
 MAX_PICTURES = 100  # in one page
+DECIMALS = re.compile(r"(\.\d\d)\d+")
 
 
 class Knobs:
@@ -150,4 +152,5 @@ def _svg(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "sharnn", "svg.fonttype": "path"}):
         figure.savefig(image, format="svg", metadata=none)
     plt.close(figure)
-    return image.getvalue()
+    # Two decimals of a point are enough, and make the pictures of long lines half as large.
+    return re.sub(r'(?<=\s)d="[^"]*"', lambda path: DECIMALS.sub(r"\1", path[0]), image.getvalue())
