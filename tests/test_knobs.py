@@ -15,7 +15,7 @@ from sharnn import InputError
 from sharnn.notebook import Knobs
 from sharnn.notebook.positions import page_control
 from sharnn.plots import panels
-from sharnn.web import book
+from sharnn.web import pictures
 from sharnn.web.arrays import unpack
 from sharnn.web.pictures import TITLE, pack_lines
 
@@ -150,10 +150,10 @@ class TestInTheBook:
     def test_the_build_draws_pictures(self, monkeypatch):
         monkeypatch.setenv("SHARNN_KNOBS", "")  # so that it is restored after the test
         monkeypatch.delenv("SHARNN_KNOBS")
-        book.setup(MagicMock())
+        pictures.setup(MagicMock())
         assert os.environ["SHARNN_KNOBS"] == "pictures"
         monkeypatch.setenv("SHARNN_KNOBS", "widgets")
-        book.setup(MagicMock())
+        pictures.setup(MagicMock())
         assert os.environ["SHARNN_KNOBS"] == "widgets", "a choice of the reader's is kept"
 
     def test_a_frame_has_the_alternative_text_of_its_cell(self, draw, monkeypatch):
@@ -167,10 +167,10 @@ class TestInTheBook:
         events = {}
         app = MagicMock()
         app.connect = events.__setitem__
-        book.setup(app)
+        pictures.setup(app)
         events["doctree-read"](app, document)
         described, other = (cell.astext() for cell in document)
-        assert '<iframe title="Two &quot;bars&quot; &amp; a line" srcdoc=' in described
+        assert ' title="Two &quot;bars&quot; &amp; a line" srcdoc=' in described
         assert other == frame
 
 

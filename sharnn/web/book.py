@@ -1,8 +1,7 @@
-"""A Sphinx extension for interactive parts of a book: a playground, and figures with controls."""
+"""A Sphinx extension that puts a model and its playground beside the pages of a book."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from sharnn.checkpoint import load
 from sharnn.io.files import write_atomically
+from sharnn.web.model_page import SHARED_MODEL, shared_script
 from sharnn.web.page import asset
-from sharnn.web.pictures import TITLE
 from sharnn.web.playground import Playground
 from sharnn.web.scripts import export_web
 
@@ -25,27 +24,17 @@ def setup(app: Any) -> dict[str, Any]:
     The configuration value ``sharnn_model`` is the model, an argument of `sharnn.load`. A page
     shows the playground in an element
     ``<div class="sharnn-page" data-page="playground" data-title="..."></div>``.
-    Notebooks that run during the build show a `sharnn.notebook.Knobs` as pictures.
     """
-    os.environ.setdefault("SHARNN_KNOBS", "pictures")
     app.add_config_value("sharnn_model", "wiki-small", "html", [str])
     app.add_js_file(f"sharnn/{SCRIPT}")
-    app.connect("doctree-read", _describe_figures)
+    app.connect("config-inited", _share_model)
     app.connect("build-finished", _write_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _describe_figures(app: Any, document: Any) -> None:
-    """Gives the frame of each figure with controls the alternative text of its cell."""
-    from docutils import nodes
-
-    for cell in document.findall(nodes.container):
-        settings = cell.get("cell_metadata", {}).get("mystnb", {})
-        description = settings.get("image", {}).get("alt")
-        for output in cell.findall(nodes.raw) if description else ():
-            before, after = (html.escape(title) for title in (TITLE, description))
-            text = output.astext().replace(f'title="{before}"', f'title="{after}"', 1)
-            output.children = [nodes.Text(text)]
+def _share_model(app: Any, config: Any) -> None:
+    """Lets the notebooks that Sphinx runs show pages without weights of their own."""
+    os.environ[SHARED_MODEL] = config.sharnn_model
 
 
 def _write_files(app: Any, error: Exception | None) -> None:
@@ -64,9 +53,9 @@ def write_files(name: str, folder: Path) -> None:
         InputError: the model can't be loaded, or a file can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model, weights = load(name), f"{Path(name).stem}.js"
-    export_web(model, folder / weights)
-    playground = json.dumps(Playground(model, Path(name).stem, weights=weights).page())
+    weights = shared_script(name)
+    export_web(load(name), folder / weights)
+    playground = json.dumps(Playground(name, weights=weights).page())
     write_atomically(
         folder / "playground.js", f"window.sharnnPages.playground = {playground};\n".encode()
     )

@@ -66,6 +66,7 @@ def frame(document: str, title: str, height: int) -> str:
         height: height in pixels, until the page sets its own.
     """
     return (
-        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(document)}" '
+        f'<iframe class="sharnn-frame" title="{html.escape(title)}" '
+        f'srcdoc="{html.escape(document)}" '
         f'style="width: 100%; height: {height}px; border: 0"></iframe>'
     )

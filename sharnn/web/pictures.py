@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +17,7 @@ from sharnn.web.arrays import pack
 from sharnn.web.page import asset, frame, shell, to_json
 
 SCRIPTS = "arrays colours dom pictures".split()
-TITLE = "Figure with controls"  # of a frame, until `sharnn.web.book` sets a description
+TITLE = "Figure with controls"  # of a frame; in a book a description replaces it
 COLUMN = 600  # pixels: a typical column of text, to estimate the height of a frame
 
 
@@ -89,3 +91,27 @@ def picture_frame(page: str, ratio: float, num_controls: int) -> str:
         num_controls: number of controls.
     """
     return frame(page, TITLE, round(COLUMN / ratio) + 24 + 40 * num_controls)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Registers the module as an extension of Sphinx, for books with figures with controls.
+
+    Notebooks that run during the build show each `sharnn.notebook.Knobs` as such a page, and its
+    frame is described by the alternative text in the cell's metadata (``mystnb: image: alt``).
+    """
+    os.environ.setdefault("SHARNN_KNOBS", "pictures")
+    app.connect("doctree-read", _describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _describe(app: Any, document: Any) -> None:
+    """Gives the frame of each figure with controls the alternative text of its cell."""
+    from docutils import nodes
+
+    before = f'title="{html.escape(TITLE)}"'
+    for cell in document.findall(nodes.container):
+        settings = cell.get("cell_metadata", {}).get("mystnb", {})
+        description = settings.get("image", {}).get("alt")
+        for output in cell.findall(nodes.raw) if description else ():
+            after = f'title="{html.escape(description)}"'
+            output.children = [nodes.Text(output.astext().replace(before, after, 1))]
