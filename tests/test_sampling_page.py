@@ -246,6 +246,29 @@ class TestThePage:
         found = self.shown(page)
         assert found["symbols"][0] == int(logits_after(stored, b"xyz").argmax())
 
+    def test_writing_waits_until_the_prompt_has_been_read(self, page):
+        self.start(page)
+        page.evaluate("""() => {
+          document.getElementById("text").value = "a long line ".repeat(200);
+          sharnn.session.read();
+          document.getElementById("one").click();
+        }""")
+        until(page, "!sharnn.busy")
+        assert page.evaluate("sharnn.written.length") == 1
+        assert page.evaluate("sharnn.text.bytes.length") == 2401
+
+    def test_what_is_being_written_can_be_erased(self, page):
+        self.start(page)
+        page.evaluate("""async () => {
+          sharnn.write(1000);
+          while (!sharnn.written.length) await new Promise((resume) => setTimeout(resume, 1));
+          sharnn.erase();
+        }""")
+        until(page, "sharnn.ready && !sharnn.busy")
+        first = self.write(page, "#one")
+        self.erase(page)
+        assert self.write(page, "#one") == first
+
     def test_writing_can_be_stopped(self, page):
         self.start(page)
         page.click("#many")
@@ -271,6 +294,9 @@ class TestThePage:
         page.keyboard.press("Enter")
         until(page, "!sharnn.busy")
         assert page.locator("#total").inner_text().startswith("1 byte written")
+        for count in (2, 3):
+            page.keyboard.press("Enter")
+            until(page, f"!sharnn.busy && sharnn.written.length === {count}")
         page.focus("#bytes")
         page.keyboard.press("Home")
         assert page.evaluate("sharnn.chosen") == 0

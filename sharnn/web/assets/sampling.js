@@ -48,7 +48,6 @@ class Sampling {
 
   finish() {
     this.ready = true;
-    this.enable();
     this.choose(this.next);
   }
 
@@ -75,18 +74,13 @@ class Sampling {
       ? `${thousands(written.length)} ${written.length === 1 ? "byte" : "bytes"} written; by the model's own ` +
         `prediction ${short(bits)} bits, ${(bits / written.length).toFixed(2)} per byte.`
       : "";
-    this.enable();
+    // Never disabled while it is in use: a disabled button loses the focus.
+    for (const id of ["one", "many"]) $(id).disabled = written.length >= MOST;
   }
 
   paint() {
     const first = this.prompt.bytes.length;
     this.pane.paint((index) => bitsLevel(this.written[index - first]?.bits ?? NaN), this.colours.bits);
-  }
-
-  enable() {
-    const full = this.written.length >= MOST;
-    for (const id of ["one", "many"]) $(id).disabled = !this.ready || full || Boolean(this.busy);
-    $("erase").disabled = !this.written.length || Boolean(this.busy);
   }
 
   recolour() {
@@ -232,14 +226,13 @@ class Sampling {
   async write(length) {
     if (this.busy) return;
     this.busy = true;
-    this.enable();
     try {
       await this.session.start();
-      if (this.ready) await this.draw(length);
+      while (!this.ready) await new Promise((resume) => setTimeout(resume, 20)); // the prompt is being read
+      await this.draw(length);
     } finally {
       this.busy = false;
       $("stop").hidden = true;
-      this.enable();
     }
   }
 
@@ -266,7 +259,7 @@ class Sampling {
 
   /** Erases what was written. */
   erase() {
-    this.session.read();
+    if (this.written.length) this.session.read();
   }
 }
 
