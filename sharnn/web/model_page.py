@@ -64,6 +64,7 @@ class ModelPage:
     scripts: ClassVar[tuple[str, ...]] = ()  # other scripts than the page's own
     notes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[int | None, ...]] = (None,)  # of the memory, one for each reading
+    longest: ClassVar[int] = MAX_TEXT  # bytes of the prepared text
 
     def __init__(
         self,
@@ -84,8 +85,10 @@ class ModelPage:
                 f"{self.model.config.vocab_size} symbols"
             )
         self.text = text.encode()
-        if not 2 <= len(self.text) <= MAX_TEXT:
-            raise InputError(f"the text must have 2 to {MAX_TEXT:,} bytes, got {len(self.text):,}")
+        if not 2 <= len(self.text) <= self.longest:
+            raise InputError(
+                f"the text must have 2 to {self.longest:,} bytes, got {len(self.text):,}"
+            )
         self.name = name or "A SHA-RNN"
         self.weights = weights
 
