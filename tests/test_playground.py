@@ -72,6 +72,15 @@ class TestThePython:
         assert content not in shared
         assert "_static/model.js" in shared
 
+    def test_a_books_own_model_is_shared_while_the_book_is_built(self, tmp_path, monkeypatch):
+        name = f"{tmp_path}/small.safetensors"
+        save(small_model(), name)
+        assert Playground(name).weights is None
+        monkeypatch.setenv("SHARNN_SHARED_MODEL", name)
+        playground = Playground(name)
+        assert (playground.weights, playground.name) == ("small.js", "small")
+        assert Playground(load(name)).weights is None
+
     def test_the_model_is_not_changed(self, tmp_path):
         model = small_model()
         Playground(model, text=TEXT).page()
@@ -141,7 +150,7 @@ class TestThePage:
 
     def numbers(self, page):
         known = page.evaluate(
-            "({ bits: window.sharnn.known.bits, without: window.sharnn.known.bitsWithout })"
+            "({ bits: window.sharnn.known.bitsOf[0], without: window.sharnn.known.bitsOf[1] })"
         )
         return (torch.tensor(known[name]) for name in ("bits", "without"))
 

@@ -10,7 +10,8 @@ from sharnn.cli.input import read_input
 from sharnn.cli.parsers import Commands, model_argument
 from sharnn.errors import InputError
 from sharnn.run_folder import require_output
-from sharnn.web.playground import EXAMPLE, MAX_TEXT, Playground
+from sharnn.web.model_page import EXAMPLE, MAX_TEXT
+from sharnn.web.playground import Playground
 
 
 def add_commands(commands: Commands) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from sharnn.checkpoint import load
 from sharnn.io.files import write_atomically
+from sharnn.web.model_page import SHARED_MODEL, shared_script
 from sharnn.web.page import asset
 from sharnn.web.playground import Playground
 from sharnn.web.scripts import export_web
@@ -25,8 +27,14 @@ def setup(app: Any) -> dict[str, Any]:
     """
     app.add_config_value("sharnn_model", "wiki-small", "html", [str])
     app.add_js_file(f"sharnn/{SCRIPT}")
+    app.connect("config-inited", _share_model)
     app.connect("build-finished", _write_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _share_model(app: Any, config: Any) -> None:
+    """Lets the notebooks that Sphinx runs show pages without weights of their own."""
+    os.environ[SHARED_MODEL] = config.sharnn_model
 
 
 def _write_files(app: Any, error: Exception | None) -> None:
@@ -45,9 +53,9 @@ def write_files(name: str, folder: Path) -> None:
         InputError: the model can't be loaded, or a file can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model, weights = load(name), f"{Path(name).stem}.js"
-    export_web(model, folder / weights)
-    playground = json.dumps(Playground(model, Path(name).stem, weights=weights).page())
+    weights = shared_script(name)
+    export_web(load(name), folder / weights)
+    playground = json.dumps(Playground(name, weights=weights).page())
     write_atomically(
         folder / "playground.js", f"window.sharnnPages.playground = {playground};\n".encode()
     )

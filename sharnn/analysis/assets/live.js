@@ -3,6 +3,7 @@
 
 function render({ model, el }) {
   const frame = document.createElement("iframe");
+  frame.className = "sharnn-frame";
   frame.title = "Attention explorer";
   frame.style.cssText = "width: 100%; height: 1500px; border: 0";
   el.append(frame);

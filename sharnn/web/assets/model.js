@@ -141,8 +141,8 @@ class Stream {
   /** Returns the number of bytes that a stream needs in a workspace. */
   static size(config, limit = config.memory, capacity = 2 * limit) {
     const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
-    const vectors = [boomDim, symbols, 4 * dim, ...Array(4).fill(dim)];
-    for (let i = 0; i < layers; i++) vectors.push(dim, dim, 4 * dim);
+    const wide = Array(1 + layers).fill(4 * dim);
+    const vectors = [boomDim, symbols, ...wide, ...Array(4 + 2 * layers).fill(dim)];
     const head = Matrix.size(capacity, dim) + 4 * (pad(limit) + 8);
     return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
   }

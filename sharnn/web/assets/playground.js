@@ -1,63 +1,26 @@
 // The playground: a text that the reader writes, what the model expected at each byte, and where
 // its head looked. It shows a prepared text until the model is started.
 
-const LONGEST = 4000; // bytes of a text
 const WRITTEN = 300; // bytes that one press of the button writes
-const GUESSES = 8;
-
-const toBytes = (text) => new TextEncoder().encode(text);
-
-/** What is known about a text: its bytes, what each cost, and what was expected instead. */
-class Known {
-  constructor(bytes) {
-    this.bytes = bytes;
-    this.bits = []; // with the memory
-    this.bitsWithout = []; // if the head attends to nothing but the newest row
-    this.guesses = []; // { symbols, probabilities } for each byte, and for the one after the last
-    this.glyphs = toGlyphs(bytes);
-    this.glyphIndex = glyphOfByte(this.glyphs, bytes.length);
-  }
-
-  /** Returns the number of bytes that have been read. */
-  get read() {
-    return this.bits.length;
-  }
-}
 
 class Playground {
   constructor(payload) {
     this.payload = payload;
-    this.engine = null;
+    this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
-    this.turn = 0;
-    $("title").textContent = payload.title;
-    $("about").textContent = payload.about;
-    $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
-    $("notes").replaceChildren(...payload.notes.map((note) => make("p", note)));
+    $("continue").onclick = () => this.write();
+    $("stop").onclick = () => this.stop();
+    const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
+    $("temperature").oninput = showTemperature;
+    showTemperature();
   }
 
-  /** Shows the prepared text, whose numbers were computed with the page. */
-  async showExample() {
+  /** Shows the prepared text. */
+  async open() {
     const { example } = this.payload;
-    const known = new Known(await unpack(example.text));
-    known.bits = Array.from(await unpack(example.bits));
-    known.bitsWithout = Array.from(await unpack(example.bits_without));
-    const symbols = await unpack(example.guesses);
-    const probabilities = await unpack(example.guess_probabilities);
-    const count = example.guess_count;
-    for (let i = 0; i <= known.bytes.length; i++) {
-      const part = [i * count, (i + 1) * count];
-      known.guesses.push({
-        symbols: Array.from(symbols.subarray(...part)),
-        probabilities: Array.from(probabilities.subarray(...part)),
-      });
-    }
     this.exampleCodes = await unpack(example.codes); // (targets, distances)
-    this.example = known;
-    $("text").value = new TextDecoder().decode(known.bytes);
-    this.show(known);
-    this.choose(example.initial_target);
-    document.body.dataset.ready = "yes";
+    this.toChoose = example.initial_target;
+    await this.session.showExample();
   }
 
   /** Shows a text, read or not. */
@@ -66,21 +29,23 @@ class Playground {
     const size = known.bytes.length;
     const pane = (id, choose, hover) => new TextPane($(id), known, 0, size, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.pinned ?? "" : this.describe(index);
+      $("under-bytes").textContent = index === null ? this.pinned ?? "" : known.describe(index);
     });
     this.memoryPane = pane("remembered", (index) => this.look(index), (index) => {
       $("under-remembered").textContent =
         index === null ? this.pinnedWeight ?? "" : this.describeWeight(index);
     });
+    if (this.chosen !== null) this.toChoose = this.chosen;
     this.chosen = null;
     this.paint();
   }
 
-  describe(index) {
-    const { known } = this;
-    const bits = known.bits[index];
-    const name = nameOf(known, index);
-    return bits === undefined ? `${name}: not read yet` : `${name}: ${short(bits)} bits`;
+  receive() {
+    this.paint();
+  }
+
+  finish({ bytes }) {
+    if (bytes.length) this.choose(Math.min(this.toChoose ?? bytes.length - 1, bytes.length - 1));
   }
 
   /** Colours the text by its bits, and compares the totals with and without the memory. */
@@ -88,9 +53,9 @@ class Playground {
     const { known, colours } = this;
     this.textPane.paint((index) => bitsLevel(known.bits[index] ?? NaN), colours.bits);
     const total = (bits) => bits.reduce((sum, value) => sum + value, 0);
-    const [on, off] = [total(known.bits), total(known.bitsWithout)];
-    const size = known.bitsWithout.length;
-    if (!size || size < known.read) {
+    const [on, off] = known.bitsOf.map(total);
+    const size = known.read;
+    if (!size) {
       $("race").replaceChildren();
       return;
     }
@@ -126,7 +91,7 @@ class Playground {
   async choose(index) {
     const { known } = this;
     this.chosen = index;
-    this.pinned = this.describe(index);
+    this.pinned = this.known.describe(index);
     this.textPane.moveTo(index, this.pinned);
     $("under-bytes").textContent = this.pinned;
     this.fillGuesses(index);
@@ -168,7 +133,7 @@ class Playground {
   async weightsOf(index) {
     const { known, payload } = this;
     if (!payload.head_blocks.length || index < 1 || index > known.read) return null;
-    if (known === this.example) {
+    if (known === this.session.example) {
       const { step, log2_largest: largest } = payload.example;
       const codes = this.exampleCodes.subarray((index - 1) * known.bytes.length, index * known.bytes.length);
       const weights = Array.from({ length: index }, (_, row) => {
@@ -177,7 +142,7 @@ class Playground {
       });
       return { first: 0, weights };
     }
-    return this.engine.request("attend", { target: index, block: payload.head_blocks[0] });
+    return this.session.request("attend", { target: index, block: payload.head_blocks[0] });
   }
 
   paintMemory() {
@@ -221,75 +186,6 @@ class Playground {
     $("under-remembered").textContent = this.pinnedWeight;
   }
 
-  /** Starts the model, which takes a moment, and reads the text. */
-  async start() {
-    if (this.starting) return this.starting;
-    $("start").disabled = true;
-    $("status").textContent = "Starting the model ...";
-    this.starting = this.load();
-    return this.starting;
-  }
-
-  async load() {
-    const { payload } = this;
-    const before = performance.now();
-    const file = fromBase64(payload.file ?? (await window.parent.loadSharnnWeights(payload.shared)));
-    this.engine = new Engine(payload.worker);
-    const kernels = fromBase64(payload.kernels);
-    const { simd } = await this.engine.request("load", {
-      file, kernels, limits: [null, 1], longest: LONGEST + WRITTEN,
-    });
-    const seconds = ((performance.now() - before) / 1000).toFixed(1);
-    $("start").hidden = true;
-    $("writing").disabled = false;
-    this.speed = `ready after ${seconds} s${simd ? "" : ", without SIMD"}`;
-    document.body.dataset.started = "yes";
-    await this.read();
-  }
-
-  /** Reads the text as it is now, from the first change on. */
-  async read() {
-    const turn = ++this.turn;
-    const text = $("text").value;
-    let bytes = toBytes(text);
-    const cut = bytes.length > LONGEST;
-    if (cut) bytes = bytes.subarray(0, LONGEST);
-    const old = this.known;
-    const known = new Known(bytes);
-    let same = 0;
-    while (same < Math.min(old.read, bytes.length) && old.bytes[same] === bytes[same]) same++;
-    known.bits = old.bits.slice(0, same);
-    known.bitsWithout = old.bitsWithout.slice(0, same);
-    known.guesses = old.guesses.slice(0, same);
-    const chosen = this.chosen;
-    this.show(known);
-    const before = performance.now();
-    let begin = bytes.length;
-    document.body.dataset.reading = "yes";
-    const last = await this.engine.request("read", { text: bytes, count: GUESSES, from: same }, (part) => {
-      if (turn !== this.turn) return;
-      begin = Math.min(begin, part.from);
-      this.receive(part);
-      this.paint();
-      $("status").textContent = `${thousands(known.read)} of ${thousands(bytes.length)} bytes`;
-    });
-    if (turn !== this.turn) return;
-    delete document.body.dataset.reading;
-    known.guesses[bytes.length] = last.next;
-    const rate = (bytes.length - begin) / ((performance.now() - before) / 1000);
-    $("status").textContent =
-      (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
-      `${thousands(bytes.length)} bytes; ${thousands(Math.round(rate))} a second; ${this.speed}.`;
-    if (bytes.length) this.choose(Math.min(chosen ?? bytes.length - 1, bytes.length - 1));
-  }
-
-  receive({ from, bits, guesses }) {
-    const { known } = this;
-    bits[0].forEach((value, i) => (known.bits[from + i] = value));
-    bits[1].forEach((value, i) => (known.bitsWithout[from + i] = value));
-    guesses.forEach((guess, i) => (known.guesses[from + i] = guess));
-  }
-
   /** Lets the model continue the text. */
   async write() {
     $("continue").hidden = true;
@@ -303,7 +199,7 @@ class Playground {
       topP: Number($("top-p").value),
       seed: crypto.getRandomValues(new Uint32Array(1))[0],
     };
-    await this.engine.request("write", settings, ({ symbols }) => {
+    await this.session.request("write", settings, ({ symbols }) => {
       if (this.stopped) return;
       bytes = Uint8Array.of(...bytes, ...symbols);
       $("text").value = new TextDecoder().decode(bytes);
@@ -311,35 +207,13 @@ class Playground {
     });
     $("continue").hidden = false;
     $("stop").hidden = true;
-    await this.read();
+    await this.session.read();
   }
 
   stop() {
     this.stopped = true;
-    this.engine.request("pause");
+    this.session.request("pause");
   }
 }
 
-async function start() {
-  const playground = new Playground(JSON.parse($("payload").textContent));
-  window.sharnn = playground; // gives the console access to the numbers
-  window.addEventListener("unhandledrejection", (event) => {
-    $("problem").textContent = `Something went wrong on this page: ${event.reason}`;
-    $("problem").hidden = false;
-  });
-  followTheme($("theme"), () => playground.recolour());
-  fitFrame();
-  await playground.showExample();
-  let waiting = null;
-  $("text").addEventListener("input", async () => {
-    clearTimeout(waiting);
-    await playground.start();
-    waiting = setTimeout(() => playground.read(), 60);
-  });
-  $("start").onclick = () => playground.start();
-  $("continue").onclick = () => playground.write();
-  $("stop").onclick = () => playground.stop();
-  const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
-  $("temperature").oninput = showTemperature;
-  showTemperature();
-}
+const start = () => startPage((payload) => new Playground(payload));

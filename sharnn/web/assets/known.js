@@ -1,0 +1,50 @@
+// A text, and what the model made of it as far as it has read it.
+
+const toBytes = (text) => new TextEncoder().encode(text);
+
+class Known {
+  /**
+   * @param bytes     the text
+   * @param readings  number of readings, each with another limit of the memory
+   * @param before    what is known about another text, of which the same beginning is kept
+   */
+  constructor(bytes, readings, before = null) {
+    this.bytes = bytes;
+    this.glyphs = toGlyphs(bytes);
+    this.glyphIndex = glyphOfByte(this.glyphs, bytes.length);
+    const same = before ? before.common(bytes) : 0;
+    this.bitsOf = Array.from({ length: readings }, (_, k) => before ? before.bitsOf[k].slice(0, same) : []);
+    // { symbols, probabilities } in place of each byte, and after the last
+    this.guesses = before ? before.guesses.slice(0, same) : [];
+  }
+
+  /** Bits of the bytes in the first reading. */
+  get bits() {
+    return this.bitsOf[0];
+  }
+
+  /** Number of bytes that have been read. */
+  get read() {
+    return this.bits.length;
+  }
+
+  /** Returns the number of bytes at the start of another text that have been read here. */
+  common(bytes) {
+    const longest = Math.min(this.read, bytes.length);
+    let same = 0;
+    while (same < longest && this.bytes[same] === bytes[same]) same++;
+    return same;
+  }
+
+  /** Adds what the worker sent: the bits and the guesses from byte `from` on. */
+  receive({ from, bits, guesses }) {
+    bits.forEach((values, k) => values.forEach((value, i) => (this.bitsOf[k][from + i] = value)));
+    guesses.forEach((guess, i) => (this.guesses[from + i] = guess));
+  }
+
+  describe(index) {
+    const bits = this.bits[index];
+    const name = nameOf(this, index);
+    return bits === undefined ? `${name}: not read yet` : `${name}: ${short(bits)} bits`;
+  }
+}

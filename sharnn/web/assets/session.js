@@ -1,0 +1,134 @@
+// The model behind a page with a field for the reader's text. It is started when it is needed, and reads
+// the text again from each change on. Until then, the page shows a prepared text.
+
+const LONGEST = 4000; // bytes of a text
+const GUESSES = 8; // in place of each byte
+const PAUSE = 60; // milliseconds after a key before the text is read
+
+class Session {
+  /**
+   * @param payload  the data of the page
+   * @param view     the page: `show(known)` is called with each new text, `receive(known, part)` after
+   *                 each part of it has been read, and `finish(known)` at its end
+   * @param extra    number of bytes that can be written after the longest text
+   */
+  constructor(payload, view, extra = 0) {
+    Object.assign(this, { payload, view, extra });
+    this.limits = payload.limits; // of the memory, one for each reading; null for the model's own
+    this.engine = null;
+    this.wishes = {}; // what else each part of a reading contains; see `Reader.read`
+    this.turn = 0;
+    $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
+    $("start").onclick = () => this.start();
+    let waiting = null;
+    $("text").addEventListener("input", async () => {
+      clearTimeout(waiting);
+      await this.start();
+      waiting = setTimeout(() => this.read(), PAUSE);
+    });
+  }
+
+  /** Shows the prepared text, whose numbers were computed with the page. */
+  async showExample() {
+    const { example } = this.payload;
+    const known = new Known(await unpack(example.text), this.limits.length);
+    known.bitsOf = await Promise.all(example.bits.map(async (bits) => Array.from(await unpack(bits))));
+    const symbols = await unpack(example.guesses);
+    const probabilities = await unpack(example.guess_probabilities);
+    for (let i = 0; i <= known.bytes.length; i++) {
+      const part = [i * GUESSES, (i + 1) * GUESSES];
+      known.guesses.push({
+        symbols: Array.from(symbols.subarray(...part)),
+        probabilities: Array.from(probabilities.subarray(...part)),
+      });
+    }
+    $("text").value = new TextDecoder().decode(known.bytes);
+    this.example = this.known = known;
+    this.view.show(known);
+    this.view.receive(known);
+    this.view.finish(known);
+    document.body.dataset.ready = "yes";
+  }
+
+  /** Starts the model, which takes a moment, and reads the text. */
+  start() {
+    this.starting ??= this.load();
+    return this.starting;
+  }
+
+  async load() {
+    const { payload, limits, extra } = this;
+    $("start").disabled = true;
+    $("status").textContent = "Starting the model ...";
+    const before = performance.now();
+    const file = fromBase64(payload.file ?? (await window.parent.loadSharnnWeights(payload.shared)));
+    this.engine = new Engine(payload.worker);
+    const { simd } = await this.engine.request("load", {
+      file, kernels: fromBase64(payload.kernels), limits, longest: LONGEST + extra,
+    });
+    const seconds = ((performance.now() - before) / 1000).toFixed(1);
+    $("start").hidden = true;
+    document.querySelectorAll("fieldset:disabled").forEach((fields) => (fields.disabled = false));
+    this.speed = `ready after ${seconds} s${simd ? "" : ", without SIMD"}`;
+    document.body.dataset.started = "yes";
+    await this.read();
+  }
+
+  /** Makes the next reading start at the first byte. */
+  forget() {
+    this.known = null;
+  }
+
+  /** Reads the text as it is now, from the first change on. */
+  async read() {
+    const turn = ++this.turn;
+    let bytes = toBytes($("text").value);
+    const cut = bytes.length > LONGEST;
+    if (cut) bytes = bytes.subarray(0, LONGEST);
+    const known = new Known(bytes, this.limits.length, this.known);
+    this.known = known;
+    this.view.show(known);
+    const from = known.read;
+    const before = performance.now();
+    let begin = bytes.length;
+    document.body.dataset.reading = "yes";
+    const last = await this.request("read", { text: bytes, count: GUESSES, from, ...this.wishes }, (part) => {
+      if (turn !== this.turn) return;
+      begin = Math.min(begin, part.from);
+      known.receive(part);
+      this.view.receive(known, part);
+      $("status").textContent = `${thousands(known.read)} of ${thousands(bytes.length)} bytes`;
+    });
+    if (turn !== this.turn) return;
+    delete document.body.dataset.reading;
+    known.guesses[bytes.length] = last.next;
+    const read = bytes.length - begin;
+    const rate = Math.round(read / ((performance.now() - before) / 1000));
+    $("status").textContent =
+      (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
+      `${thousands(bytes.length)} bytes; ${read ? `${thousands(rate)} a second; ` : ""}${this.speed}.`;
+    this.view.finish(known);
+  }
+
+  /** Sends a request to the worker; see `Engine.request`. */
+  request(type, fields, receive) {
+    return this.engine.request(type, fields, receive);
+  }
+}
+
+/** Starts a page: `build(payload)` returns its view, whose `recolour()` is called after each change of theme. */
+async function startPage(build) {
+  const payload = JSON.parse($("payload").textContent);
+  $("title").textContent = payload.title;
+  $("about").textContent = payload.about;
+  $("notes").replaceChildren(...payload.notes.map((note) => make("p", note)));
+  window.addEventListener("unhandledrejection", (event) => {
+    $("problem").textContent = `Something went wrong on this page: ${event.reason}`;
+    $("problem").hidden = false;
+  });
+  const view = build(payload);
+  window.sharnn = view; // gives the console access to the numbers
+  followTheme($("theme"), () => view.recolour());
+  fitFrame();
+  await view.open();
+}

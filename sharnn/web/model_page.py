@@ -1,0 +1,181 @@
+"""Pages with a model in them: what they have in common."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharnn.checkpoint import load
+from sharnn.errors import InputError
+from sharnn.io.files import write_atomically
+from sharnn.model import SHARNN, evaluating
+from sharnn.web.arrays import pack
+from sharnn.web.page import asset, frame, shell, to_json
+from sharnn.web.scripts import kernels, web_file, worker_source
+from sharnn.weights import usable
+
+SCRIPTS = "bytes arrays colours pane dom tensors engine known session".split()
+# The environment variable that names the model whose weights the pages of a book share.
+SHARED_MODEL = "SHARNN_SHARED_MODEL"
+GUESSES = 8  # in place of each byte
+MAX_TEXT = 2000  # bytes of the prepared text
+EXAMPLE = """\
+The '''Harrowgate Lighthouse''' is a [[lighthouse]] on the island of [[Torvald]]. It was built in \
+1847 by the engineer Elspeth Mackinnon.
+
+== History ==
+Mackinnon came to Torvald in 1845. The first plan of the Harrowgate Lighthouse was rejected in \
+1846, and the second was accepted in 1847. After a storm in 1903, the Harrowgate Lighthouse was \
+closed, and Mackinnon's daughter moved the lamp of the Harrowgate Lighthouse to the museum of \
+Torvald.
+
+* [[Torvald]]
+* [[Harrowgate Lighthouse]]
+"""
+
+
+class ModelPage:
+    """A page with a model in it, which needs no kernel and no network.
+
+    A subclass sets the name of its elements, its style and its scripts in ``assets``. Displayed at
+    the end of a notebook's cell, the page is shown in a frame.
+
+    Args:
+        model: a model over bytes, or an argument of `sharnn.load`.
+        name: the model's name.
+        text: the prepared text that is shown until the reader starts the model.
+        weights: name of a script from `sharnn export --web` that the page around the frame loads,
+            see `sharnn.web.book`. None puts the weights into the page, except those of a book's own
+            model while the book is built.
+
+    Raises:
+        InputError: the vocabulary is not that of bytes, the text is too short or too long, a
+            weight is NaN or Inf, or the model can't be loaded.
+    """
+
+    kind: ClassVar[str]  # the name of the page in ``assets``
+    title: ClassVar[str]  # for screen readers
+    height: ClassVar[int] = 1100  # pixels of a frame, until the page sets its own
+    scripts: ClassVar[tuple[str, ...]] = ()  # other scripts than the page's own
+    notes: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[tuple[int | None, ...]] = (None,)  # of the memory, one for each reading
+    longest: ClassVar[int] = MAX_TEXT  # bytes of the prepared text
+
+    def __init__(
+        self,
+        model: SHARNN | str,
+        name: str = "",
+        text: str = EXAMPLE,
+        weights: str | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            name = name or Path(model).stem
+            if weights is None and os.environ.get(SHARED_MODEL) == model:
+                weights = shared_script(model)
+            model = load(model)
+        self.model = usable(model)
+        if self.model.config.vocab_size != 256:
+            raise InputError(
+                f"a page needs a model over bytes, this one has "
+                f"{self.model.config.vocab_size} symbols"
+            )
+        self.text = text.encode()
+        if not 2 <= len(self.text) <= self.longest:
+            raise InputError(
+                f"the text must have 2 to {self.longest:,} bytes, got {len(self.text):,}"
+            )
+        self.name = name or "A SHA-RNN"
+        self.weights = weights
+
+    def page(self) -> str:
+        """Returns the page: one HTML document."""
+        scripts = [asset(f"{name}.js") for name in (*SCRIPTS, *self.scripts, self.kind)]
+        style = asset("page.css") + asset("model_page.css") + asset(f"{self.kind}.css")
+        elements = asset(f"{self.kind}.html").replace("<!-- field -->\n", asset("field.html"))
+        body = asset("header.html") + elements + asset("footer.html")
+        before, after = shell(self.name, style, body, scripts)
+        return f"{before}{to_json(self._payload())}{after}"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the page to a file and returns its path.
+
+        Raises:
+            InputError: the file can't be written.
+        """
+        path = Path(path)
+        write_atomically(path, self.page().encode())
+        return path
+
+    def _repr_html_(self) -> str:
+        return frame(self.page(), self.title, self.height)
+
+    def _payload(self) -> dict[str, Any]:
+        """Returns the data of the page."""
+        config = self.model.config
+        file = web_file(self.model)
+        heads = list(config.attention_layers)
+        memory = (
+            f"a head over {config.memory:,} bytes in block {', '.join(map(str, heads))}"
+            if heads
+            else "no head"
+        )
+        about = (
+            f"{self.model.parameter_count():,} parameters: {config.layers} blocks of width "
+            f"{config.dim}, {memory}. It runs in this page and sends nothing anywhere."
+        )
+        return {
+            "title": self.name,
+            "about": about,
+            "notes": self.notes,
+            "head_blocks": heads,
+            "limits": self.limits,
+            "size": f"{len(file) / 1e6:.1f} MB",
+            "file": None if self.weights else file,
+            "shared": self.weights,
+            "kernels": kernels(),
+            "worker": worker_source(),
+            "example": self._example(),
+        }
+
+    @torch.no_grad()
+    def _example(self) -> dict[str, Any]:
+        """Returns the prepared text and what the model makes of it."""
+        x = torch.tensor(list(self.text))
+        device = next(self.model.parameters()).device
+        with evaluating(self.model):
+            logits = [
+                self.model(x[None].to(device), memory_limit=limit)[0][0].cpu()
+                for limit in self.limits
+            ]
+        best = predictions(logits[0]).topk(GUESSES)
+        return {
+            "text": pack(x, "uint8"),
+            "bits": [pack(bits(each, x), "float32") for each in logits],
+            "guesses": pack(best.indices, "uint8"),
+            "guess_probabilities": pack(best.values, "float32"),
+        }
+
+
+def shared_script(model: str) -> str:
+    """Returns the name of the script that holds a model's weights in the pages of a book."""
+    return f"{Path(model).stem}.js"
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """Returns the probabilities before each byte and after the last: (time + 1, 256).
+
+    Nothing is known before the first byte.
+    """
+    probabilities = F.softmax(logits.float(), dim=-1)
+    return torch.cat([torch.full_like(probabilities[:1], 1 / 256), probabilities])
+
+
+def bits(logits: Tensor, x: Tensor) -> Tensor:
+    """Returns the bits of each byte, (time,); the first costs 8."""
+    losses = F.cross_entropy(logits[:-1].float(), x[1:], reduction="none")  # (time - 1,)
+    return torch.cat([losses.new_tensor([8.0]), losses / torch.log(torch.tensor(2.0))])
