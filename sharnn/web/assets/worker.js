@@ -19,7 +19,13 @@ function pause() {
 
 /** Returns the `count` cheapest symbols, and their probabilities. */
 function guesses(cost, count) {
-  const symbols = Array.from(cost.keys()).sort((a, b) => cost[a] - cost[b]).slice(0, count);
+  const symbols = []; // sorting all of them would take a tenth of the time of a step
+  cost.forEach((bits, symbol) => {
+    if (bits >= cost[symbols[count - 1]]) return;
+    const place = symbols.findLastIndex((other) => cost[other] <= bits) + 1;
+    symbols.splice(place, 0, symbol);
+    symbols.splice(count);
+  });
   return { symbols, probabilities: symbols.map((symbol) => 2 ** -cost[symbol]) };
 }
 
