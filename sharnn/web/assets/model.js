@@ -148,14 +148,15 @@ class Stream {
   /**
    * Reads one byte and returns the logits of the next, which the next step overwrites.
    *
-   * `isRemoved` is a function of a row's index, true if this byte's queries can't attend to it.
+   * With `removed`, this byte's query in the head of `removed.block` can't attend to `removed.rows`.
    */
-  step(symbol, isRemoved = null) {
+  step(symbol, removed = null) {
     const { model, h } = this;
     model.embedding.copyRow(symbol, h);
     model.blocks.forEach((block, i) => {
       this.lstm(block, this.states[i]);
-      if (block.head) this.attend(block.head, this.states[i], isRemoved);
+      const rows = removed?.block === i ? removed.rows : null;
+      if (block.head) this.attend(block.head, this.states[i], rows);
       this.boom(block);
     });
     // logits = E h + b
@@ -183,7 +184,7 @@ class Stream {
   }
 
   /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */
-  attend(head, { memory, weights }, isRemoved) {
+  attend(head, { memory, weights }, removed) {
     const { h, n, q, attended } = this;
     const { dim } = this.model.config;
     layerNorm(head.memoryNorm, h, memory.append());
@@ -196,13 +197,13 @@ class Stream {
     for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
     const last = memory.count - 1;
     const first = memory.first(last);
-    this.weigh(memory.rows, q, first, last, weights, isRemoved);
+    this.weigh(memory.rows, q, first, last, weights, removed);
     memory.rows.from(first).mix(weights, attended, last + 1 - first);
     for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
   }
 
   /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
-  weigh(rows, q, first, last, weights, isRemoved) {
+  weigh(rows, q, first, last, weights, removed) {
     const count = last + 1 - first;
     if (this.model.config.shifted_keys) {
       // The key of a row is the row before it. The first one has no key: its score is 0.
@@ -211,11 +212,13 @@ class Stream {
     } else {
       rows.from(first).multiply(q, weights, count);
     }
-    for (let i = 0; isRemoved && i < count; i++) {
-      if (isRemoved(first + i)) weights[i] = -Infinity;
-    }
-    softmax(weights.subarray(0, count));
     weights.fill(0, count);
+    const visible = weights.subarray(0, count);
+    for (const row of removed ?? []) {
+      if (row >= first && row <= last) visible[row - first] = -Infinity;
+    }
+    if (visible.every((score) => score === -Infinity)) visible.fill(0); // it attends to nothing
+    else softmax(visible);
   }
 
   /** h = LN_ff(h) + Boom(LN_xff(h)), with Boom the sum of the chunks of gelu(W h + b) */
