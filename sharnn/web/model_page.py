@@ -100,7 +100,9 @@ class ModelPage:
         scripts += [asset(f"{name}.js", self.package) for name in (*self.scripts, self.kind)]
         style = asset("page.css") + asset("model_page.css")
         style += asset(f"{self.kind}.css", self.package)
-        elements = asset(f"{self.kind}.html", self.package).replace("<!-- field -->\n", asset("field.html"))
+        elements = asset(f"{self.kind}.html", self.package).replace(
+            "<!-- field -->\n", asset("field.html")
+        )
         body = asset("header.html") + elements + asset("footer.html")
         before, after = shell(self.name, style, body, scripts)
         return f"{before}{to_json(self._payload())}{after}"

@@ -242,6 +242,7 @@ class AblationView {
     const results = names.map((_, line) => this.together(line));
     const largest = Math.max(0.01, ...results.flatMap((result) =>
       result ? [Math.abs(result.bits), Math.abs(result.mean)] : []));
+    const focused = this.lineButtons.indexOf(document.activeElement);
     const header = make("tr");
     header.append(...["removed", "weight", "extra bits", "random rows"].map((name, i) =>
       make("th", name, { scope: "col", class: i === 1 ? "" : "left" })));
@@ -260,7 +261,12 @@ class AblationView {
       }
       return tr;
     }));
+    this.lineButtons[focused]?.focus();
     this.describeLine();
+  }
+
+  get lineButtons() {
+    return [...$("lines").querySelectorAll("button")];
   }
 
   whyNothing(line) {
@@ -275,7 +281,6 @@ class AblationView {
     this.line = line;
     this.paintTable();
     this.paintMemory();
-    $("lines").querySelectorAll("button")[line].focus();
   }
 
   /** States the effect of the current line, and what is expected with and without its rows. */
