@@ -121,7 +121,7 @@ class TestThePage:
         assert effects[len(COUNTS)], "the end occurred before"
         assert page.evaluate("sharnn.session.engine") is None
 
-    @pytest.mark.parametrize("text", [TEXT, OTHER])
+    @pytest.mark.parametrize("text", [f"x{TEXT}", OTHER])
     def test_removed_rows_cost_what_the_explorer_says(self, page, stored, text):
         self.start(page)
         type_text(page, text)
