@@ -537,7 +537,7 @@ class TestInAFrame:
         explorer, _ = plain
         outer = tmp_path / "outer.html"
         frame = explorer._repr_html_()
-        outer.write_text(f'<!doctype html><p style="height: 5000px">{frame}', "utf-8")
+        outer.write_text(f'<!doctype html><p style="height: 5000px"></p>{frame}', "utf-8")
         page = show(outer, ready=False)
         inside = page.locator("iframe").content_frame
         inside.locator("body[data-ready]").wait_for()
