@@ -26,7 +26,7 @@ class CompressorPage(ModelPage):
         "Bits: -log2 of the probability that the model gave to the byte that came. The first byte "
         "has no context and costs 8 bits.",
         "gzip is computed by the browser, at its default level. Codes of this page are not "
-        "archives of `sharnn compress`, which have a header with checksums.",
+        "archives of the command sharnn compress, which have a header with checksums.",
     )
 
     def _payload(self) -> dict[str, Any]:

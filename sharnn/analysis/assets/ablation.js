@@ -21,6 +21,10 @@ class AblationView {
     this.line = payload.counts.indexOf(16); // of the table
     this.turn = 0;
     this.last = Promise.resolve();
+    const { repeat } = payload;
+    $("lines-hint").textContent = "Heaviest: the rows with the largest weights. " +
+      `Same ${repeat} bytes: the earlier places of the ${repeat} bytes before it, with what followed them. ` +
+      "Selection: the rows that you select in part 4.";
     $("word").onchange = () => this.choose(this.chosen);
     $("everywhere").onchange = () => this.measure();
     // Known before the pane handles the event.
@@ -96,8 +100,8 @@ class AblationView {
   /** Names of the table's lines, in their order. */
   get lineNames() {
     const { counts, repeat } = this.payload;
-    const heaviest = counts.map((count) => count === 1 ? "heaviest row" : `${count} heaviest rows`);
-    return [...heaviest, `earlier places with the same ${repeat} bytes`, "your selection"];
+    const heaviest = counts.map((count) => count === 1 ? "heaviest" : `heaviest ${count}`);
+    return [...heaviest, `same ${repeat} bytes`, "selection"];
   }
 
   /** Returns the rows that line `line` removes from the query of a target with these weights. */
