@@ -179,7 +179,7 @@ class Compressor {
         `Another ${LENGTH_BYTES} hold the length of the text.`,
       "gzip: its whole file, and its code without the header and the checksum. It begins each text " +
         "without any knowledge, while the model has learned from other text before.",
-      `Not counted: the model itself, ${thousands(payload.parameters)} weights of one byte each. ` +
+      `Not counted: the model itself, ${thousands(payload.parameters)} weights, nearly all of one byte. ` +
         "Without them nobody can read the model's code. gzip needs only its program.",
     ];
     $("counted").replaceChildren(...counted.map((line) => make("p", line)));
