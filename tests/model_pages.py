@@ -38,7 +38,8 @@ def wait(page):
 def type_text(page, text):
     """Replaces the text, and waits until it has been read."""
     page.fill("#text", text)
-    expect(page.locator("#status")).to_contain_text(f"{len(text.encode())} bytes;", timeout=60_000)
+    size = f"{len(text.encode()):,} bytes;"
+    expect(page.locator("#status")).to_contain_text(size, timeout=60_000)
 
 
 def assert_fits_a_phone_in_the_dark(page):

@@ -21,6 +21,10 @@ class Colours {
       ...ramp.slice(1).reverse().map((share) => shade(this.less, 0.35 * share)),
       ...ramp.map((share) => shade(this.more, share)),
     ];
+    this.signed = [
+      ...ramp.slice(1).reverse().map((share) => shade(this.less, share)),
+      ...ramp.map((share) => shade(this.more, share)),
+    ];
   }
 }
 

@@ -106,6 +106,7 @@ class Stream {
     this.states = model.blocks.map(({ head }) => ({
       hidden: vector(),
       cell: vector(),
+      gates: vector(4 * dim), // of the newest byte: i, f, g and o
       memory: head ? new Memory(workspace, limit, capacity, dim) : null,
       weights: head ? vector(pad(limit) + 8) : null,
     }));
@@ -114,7 +115,6 @@ class Stream {
     this.n = vector();
     this.q = vector();
     this.attended = vector();
-    this.fromInput = vector(4 * dim);
     this.fromHidden = vector(4 * dim);
     this.u = vector(boomDim);
     this.logits = vector(symbols);
@@ -140,7 +140,8 @@ class Stream {
   /** Returns the number of bytes that a stream needs in a workspace. */
   static size(config, limit = config.memory, capacity = 2 * limit) {
     const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
-    const vectors = [boomDim, symbols, 4 * dim, 4 * dim, ...Array(4 + 2 * layers).fill(dim)];
+    const wide = Array(1 + layers).fill(4 * dim);
+    const vectors = [boomDim, symbols, ...wide, ...Array(4 + 2 * layers).fill(dim)];
     const head = Matrix.size(capacity, dim) + 4 * (pad(limit) + 8);
     return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
   }
@@ -166,18 +167,22 @@ class Stream {
   }
 
   /** h = LSTM(LN_start(h)), plus g LN_start(h) if the model has that skip */
-  lstm(block, { hidden, cell }) {
-    const { h, n, fromInput, fromHidden } = this;
+  lstm(block, { hidden, cell, gates }) {
+    const { h, n, fromHidden } = this;
     const { dim } = this.model.config;
     layerNorm(block.startNorm, h, n);
     // [i f g o] = W n + b + U h' + b'
-    block.inputWeight.multiply(n, fromInput, 4 * dim);
+    block.inputWeight.multiply(n, gates, 4 * dim);
     block.hiddenWeight.multiply(hidden, fromHidden, 4 * dim);
-    const gate = (j) => fromInput[j] + block.inputBias[j] + fromHidden[j] + block.hiddenBias[j];
-    // c = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c)
+    for (let j = 0; j < 4 * dim; j++) {
+      const x = gates[j] + block.inputBias[j] + fromHidden[j] + block.hiddenBias[j];
+      const isCandidate = 2 * dim <= j && j < 3 * dim;
+      gates[j] = isCandidate ? Math.tanh(x) : sigmoid(x);
+    }
+    // c = f c + i g;  h' = o tanh(c), with i, f, g and o after sigma or tanh
     for (let j = 0; j < dim; j++) {
-      cell[j] = sigmoid(gate(dim + j)) * cell[j] + sigmoid(gate(j)) * Math.tanh(gate(2 * dim + j));
-      hidden[j] = sigmoid(gate(3 * dim + j)) * Math.tanh(cell[j]);
+      cell[j] = gates[dim + j] * cell[j] + gates[j] * gates[2 * dim + j];
+      hidden[j] = gates[3 * dim + j] * Math.tanh(cell[j]);
     }
     h.set(hidden);
     if (block.lstmSkip) for (let j = 0; j < dim; j++) h[j] += block.lstmSkip[j] * n[j];

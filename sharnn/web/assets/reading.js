@@ -90,6 +90,17 @@ class Reading {
     });
   }
 
+  /** Returns the bits of each symbol in place of byte `target`, which may be the next one. */
+  costsAt(target) {
+    return target === this.length ? this.cost : this.history[target];
+  }
+
+  /** Returns the numbers i, f, g, o and c of all units of a block's LSTM at the newest byte. */
+  gates(block) {
+    const { gates, cell } = this.stream.states[block];
+    return Float32Array.of(...gates, ...cell);
+  }
+
   /**
    * Returns the costs in place of byte `target` if its own query in a block's head can't attend to
    * some rows: an array of costs for each of the sets of rows in `removals`.
