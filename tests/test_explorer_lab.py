@@ -1,4 +1,4 @@
-"""The explorer in a real JupyterLab: displayed in an output, and live with a kernel."""
+"""The explorer and pages with a model in a real JupyterLab, some of them with a kernel."""
 
 import json
 import os
@@ -38,6 +38,13 @@ def folder(tmp_path_factory):
     live = f"{explore}\nlive = sharnn.LiveExplorer(explorer)\nlive"
     write_notebook(folder / "live.ipynb", live)
     write_notebook(folder / "twice.ipynb", live, "live")
+    write_notebook(
+        folder / "pages.ipynb",
+        "from sharnn.web.compressor import CompressorPage\n"
+        'CompressorPage("model.safetensors", text=open("text").read())',
+        "from sharnn.analysis.ablation_page import AblationPage\n"
+        'AblationPage("model.safetensors", text=open("text").read())',
+    )
     return folder
 
 
@@ -101,7 +108,7 @@ def browser():
 
 @pytest.fixture
 def open_notebook(browser, lab):
-    """Opens a notebook, runs all its cells, and waits for the explorer that appears."""
+    """Opens a notebook, runs all its cells, and waits for the last of the frames that appear."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
     context.set_default_timeout(TIMEOUT)
     requests = []
@@ -116,7 +123,7 @@ def open_notebook(browser, lab):
     context.route("**/*", route)
     page = context.new_page()
 
-    def start(name: str) -> Page:
+    def start(name: str, selector: str = FRAME) -> Page:
         page.goto(f"{lab}/lab/tree/{name}.ipynb?token=open&reset", wait_until="load")
         page.locator(".jp-Notebook-cell").first.wait_for()
         page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
@@ -125,7 +132,7 @@ def open_notebook(browser, lab):
             " === 'idle'"
         )
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        frame = page.locator(f".jp-OutputArea-output {FRAME}").last.content_frame
+        frame = page.locator(f".jp-OutputArea-output {selector}").last.content_frame
         frame.locator("body[data-ready]").wait_for()
         return page
 
@@ -164,6 +171,28 @@ def test_an_explorer_is_displayed_in_an_output(open_notebook):
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
     page.evaluate(theme.replace("Dark", "Light"))
     expect(frame.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_pages_run_the_model_without_the_kernel(open_notebook, folder, tmp_path):
+    page = open_notebook("pages", 'iframe[title^="Explorer: remove"]')
+    page.evaluate("void jupyterapp.commands.execute('notebook:shutdown-kernel')")
+    model = load(folder)
+    model.collapse()
+    sharnn.save(model, tmp_path / "model.safetensors", storage="int8")
+    text = TEXT + "The end."
+    trace = sharnn.trace_attention(load(tmp_path), text.encode(), start=1, segment_length=1)
+    for title in ("Compressor", "Explorer: remove rows from the memory"):
+        frame = page.locator(f'.jp-OutputArea-output iframe[title="{title}"]').content_frame
+        frame.locator("#start").click()
+        frame.locator("body[data-started]:not([data-reading])").wait_for()
+        frame.locator("#text").fill(text)
+        expect(frame.locator("#status")).to_contain_text(f"{len(text.encode())} bytes;")
+        body = frame.locator("body")
+        found = body.evaluate("() => sharnn.known.bits")
+        assert found[1:] == pytest.approx(trace.bits[1:].tolist(), abs=1e-2)
+        assert body.evaluate("() => document.documentElement.dataset.theme") == "light"
+        heights = body.evaluate("() => [innerHeight, document.body.scrollHeight]")
+        assert heights[1] <= heights[0] < heights[1] + 50
 
 
 def test_a_live_explorer_responds(open_notebook, folder):

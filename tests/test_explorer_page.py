@@ -10,6 +10,7 @@ import torch
 from playwright.sync_api import expect
 
 from browser import needs_browser, open_browser
+from model_pages import until
 from sharnn import SHARNN, ModelConfig, explore
 from small import small_model
 
@@ -230,6 +231,11 @@ class TestSelection:
         page.reload()
         page.locator("body[data-ready]").wait_for()
         assert chosen(page) == 77
+        page.evaluate("location.hash = '#byte-30'")
+        until(page, "sharnn.chosen === 30")
+        page.evaluate("location.hash = '#a-heading'")
+        page.evaluate("location.hash = '#byte-100000'")
+        until(page, "sharnn.chosen === 299")
 
     def test_by_touch(self, show, plain):
         page = show(plain[1], has_touch=True, viewport={"width": 390, "height": 800})
@@ -362,7 +368,7 @@ class TestSelection:
         page = show(plain[1])
         page.evaluate("sharnn.choose(42)")
         page.set_viewport_size({"width": 500, "height": 700})
-        page.wait_for_function("sharnn.canvas.mass.width < 500")
+        until(page, "sharnn.canvas.mass.width < 500")
         assert chosen(page) == 42
 
     def test_it_works_if_no_frame_is_drawn(self, show, plain):
@@ -524,6 +530,32 @@ class TestInAFrame:
         expect(inside.locator("html")).to_have_attribute("data-theme", "light")
         assert inside.locator("body").evaluate(
             "() => innerHeight >= document.body.scrollHeight && innerHeight != 1500"
+        )
+
+    def test_the_address_of_the_page_around_it_names_a_byte(self, show, plain, tmp_path):
+        """As in a chapter of the book: the reader sees and shares the chapter's address."""
+        explorer, _ = plain
+        outer = tmp_path / "outer.html"
+        frame = explorer._repr_html_()
+        outer.write_text(f'<!doctype html><p style="height: 5000px"></p>{frame}', "utf-8")
+        page = show(outer, ready=False)
+        inside = page.locator("iframe").content_frame
+        inside.locator("body[data-ready]").wait_for()
+        assert page.evaluate("scrollY") == 0
+        assert "#" not in page.url
+        assert (
+            inside.locator("body").evaluate("() => sharnn.chosen")
+            == (explorer.content["initial_target"])
+        )
+        inside.locator("body").evaluate("() => sharnn.choose(55)")
+        assert page.url.endswith("outer.html#byte-55")
+        page.reload()
+        inside.locator("body[data-ready]").wait_for()
+        assert inside.locator("body").evaluate("() => sharnn.chosen") == 55
+        assert page.evaluate("scrollY") > 4000
+        page.evaluate("location.hash = '#byte-7'")
+        expect(inside.locator("#targets")).to_have_attribute(
+            "aria-valuenow", str(explorer.trace.first + 7)
         )
 
     def test_of_another_origin(self, show, plain, tmp_path):

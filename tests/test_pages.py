@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import needs_browser, open_browser
+from model_pages import until
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -146,7 +147,7 @@ class TestExplorer:
             chapter.wait_for_timeout(500)
             inside = frame.element_handle().content_frame()
             excess = "innerHeight - document.body.scrollHeight"
-            inside.wait_for_function(f"{excess} >= 0 && {excess} < 50", polling=100)
+            until(inside, f"{excess} >= 0 && {excess} < 50")
 
     def test_it_follows_the_theme_of_the_book(self, chapter, frame):
         root = frame.content_frame.locator("html")
@@ -163,7 +164,46 @@ class TestExplorer:
         chapter.wait_for_timeout(500)
         fits = "document.documentElement.scrollWidth <= innerWidth"
         for page in (chapter, frame.element_handle().content_frame()):
-            page.wait_for_function(fits, polling=100)
+            until(page, fits)
+
+    def test_it_is_wider_than_the_text(self, chapter, frame):
+        text = chapter.locator("article p").first.bounding_box()
+        assert frame.bounding_box()["width"] > 1.2 * text["width"]
+
+    def test_the_address_of_the_chapter_names_a_byte(self, chapter, frame):
+        body = frame.content_frame.locator("body")
+        body.evaluate("() => sharnn.choose(33)")
+        assert chapter.url.endswith(".html#byte-33")
+        chapter.reload()
+        body.and_(frame.content_frame.locator("[data-ready]")).wait_for()
+        assert body.evaluate("() => sharnn.chosen") == 33
+        until(chapter, "scrollY > 1000")
+
+
+class TestPagesWithAModel:
+    pytestmark = needs_browser
+
+    @pytest.mark.parametrize(
+        ("name", "title"),
+        [
+            ("14-what-the-head-remembers", "Explorer: remove rows from the memory"),
+            ("17-compress-wikipedia", "Compressor"),
+        ],
+    )
+    def test_they_run_the_model_of_the_book(self, browser, name, title):
+        context = browser.new_context(viewport=DESKTOP, offline=True)
+        page = context.new_page()
+        record_errors(page)
+        page.goto((HTML / f"{name}.html").as_uri(), wait_until="load")
+        frame = page.locator(f'iframe[title="{title}"]')
+        assert len(frame.get_attribute("srcdoc")) < 1_000_000, "the weights are not in the page"
+        inside = frame.content_frame
+        inside.locator("#start").click()
+        inside.locator("body[data-started]:not([data-reading])").wait_for(timeout=60_000)
+        inside.locator("#text").fill("A text, and the same text.")
+        expect(inside.locator("#status")).to_contain_text("26 bytes;", timeout=60_000)
+        assert page.errors == []
+        context.close()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

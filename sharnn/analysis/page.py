@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -178,10 +177,9 @@ def page_size(content: Mapping[str, Any], title: str) -> int:
 
 def _shell(title: str) -> tuple[str, str]:
     """Returns the parts of the page before and after its data."""
-    own = files("sharnn.analysis") / "assets"
 
     def text(name: str) -> str:
-        return (own / name).read_text(encoding="utf-8")
+        return asset(name, "sharnn.analysis")
 
     scripts = [asset(f"{name}.js") for name in SHARED_SCRIPTS]
     scripts += [text(f"{name}.js") for name in SCRIPTS]

@@ -54,14 +54,17 @@ class ModelPage:
             model while the book is built.
 
     Raises:
-        InputError: the vocabulary is not that of bytes, the text is too short or too long, a
-            weight is NaN or Inf, or the model can't be loaded.
+        InputError: the vocabulary is not that of bytes, the page needs a head and the model has
+            none, the text is too short or too long, a weight is NaN or Inf, or the model can't be
+            loaded.
     """
 
     kind: ClassVar[str]  # the name of the page in ``assets``
+    package: ClassVar[str] = "sharnn.web"  # that has these assets
     title: ClassVar[str]  # for screen readers
     height: ClassVar[int] = 1100  # pixels of a frame, until the page sets its own
     scripts: ClassVar[tuple[str, ...]] = ()  # other scripts than the page's own
+    needs_head: ClassVar[bool] = False
     notes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[int | None, ...]] = (None,)  # of the memory, one for each reading
     longest: ClassVar[int] = MAX_TEXT  # bytes of the prepared text
@@ -84,6 +87,8 @@ class ModelPage:
                 f"a page needs a model over bytes, this one has "
                 f"{self.model.config.vocab_size} symbols"
             )
+        if self.needs_head and not self.model.config.attention_layers:
+            raise InputError("the page needs a model with a head, this one has none")
         self.text = text.encode()
         if not 2 <= len(self.text) <= self.longest:
             raise InputError(
@@ -94,9 +99,13 @@ class ModelPage:
 
     def page(self) -> str:
         """Returns the page: one HTML document."""
-        scripts = [asset(f"{name}.js") for name in (*SCRIPTS, *self.scripts, self.kind)]
-        style = asset("page.css") + asset("model_page.css") + asset(f"{self.kind}.css")
-        elements = asset(f"{self.kind}.html").replace("<!-- field -->\n", asset("field.html"))
+        scripts = [asset(f"{name}.js") for name in SCRIPTS]
+        scripts += [asset(f"{name}.js", self.package) for name in (*self.scripts, self.kind)]
+        style = asset("page.css") + asset("model_page.css")
+        style += asset(f"{self.kind}.css", self.package)
+        elements = asset(f"{self.kind}.html", self.package).replace(
+            "<!-- field -->\n", asset("field.html")
+        )
         body = asset("header.html") + elements + asset("footer.html")
         before, after = shell(self.name, style, body, scripts)
         return f"{before}{to_json(self._payload())}{after}"

@@ -16,9 +16,9 @@ POLICY = (
 )
 
 
-def asset(name: str) -> str:
-    """Returns the text of a file in ``assets``."""
-    return (files("sharnn.web") / "assets" / name).read_text(encoding="utf-8")
+def asset(name: str, package: str = "sharnn.web") -> str:
+    """Returns the text of a file in the folder ``assets`` of a package."""
+    return (files(package) / "assets" / name).read_text(encoding="utf-8")
 
 
 def shell(title: str, style: str, body: str, scripts: Sequence[str]) -> tuple[str, str]:

@@ -45,7 +45,7 @@ class Explorer {
     $("head").replaceChildren(
       ...trace.heads.map(({ block }, index) => make("option", String(block), { value: index })));
     this.useHead(0);
-    this.choose(Math.min(targetOfAddress() ?? payload.initial_target, trace.numTargets - 1));
+    this.choose(Math.min(payload.initial_target, trace.numTargets - 1));
     this.opened = true;
     document.body.dataset.ready = "yes";
   }
@@ -206,4 +206,5 @@ async function start() {
   connectKernel(explorer);
   fitFrame();
   await explorer.show(JSON.parse($("payload").textContent));
+  followAddress(explorer);
 }

@@ -67,6 +67,19 @@ function targetOfAddress() {
   return match && Number(match[1]);
 }
 
+/** Selects the target that the address names, also when the reader changes the address. */
+function followAddress(explorer) {
+  const follow = () => {
+    const i = targetOfAddress();
+    if (i === null || !explorer.opened) return;
+    explorer.choose(i);
+    // The address names no element, so the browser has not scrolled to this page in its frame.
+    window.frameElement?.scrollIntoView();
+  };
+  visibleWindow()?.addEventListener("hashchange", follow);
+  follow();
+}
+
 /** Changes the address so that it names a target, and can be shared. */
 function writeAddress(i) {
   try {

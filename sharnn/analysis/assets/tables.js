@@ -1,5 +1,20 @@
 // The tables: the effect of removing remembered positions.
 
+/**
+ * Returns a cell with extra bits, as a number and as a bar that is longest at `largest`. With `std`
+ * they are the mean and the deviation over random positions.
+ */
+function effectCell(bits, largest, std = null) {
+  const kind = `bar${std === null ? "" : " random"}${bits < 0 ? " gain" : ""}`;
+  const cell = make("td", "", { class: kind });
+  const length = make("span");
+  const size = Math.abs(bits).toFixed(3);
+  const sign = size === "0.000" ? "" : bits < 0 ? "−" : "+";
+  length.style.setProperty("--length", sign ? Math.abs(bits) / largest : 0);
+  cell.append(length, sign + size + (std === null ? "" : ` ± ${std.toFixed(3)}`));
+  return cell;
+}
+
 /** Fills both tables for target i. */
 function fillTables(trace, head, i) {
   const { counts, bandEdges } = trace;
@@ -23,15 +38,6 @@ function fillTables(trace, head, i) {
       total(weights.subarray(near - 1, far)), of(head.byBand, band, bands)]);
   const all = [...byCount.flatMap((line) => line.slice(2, 4)), ...byDistance.map((line) => line[2])];
   const largest = Math.max(0.01, ...all.map(Math.abs));
-  const bar = (value, random, std) => {
-    const cell = make("td", "", { class: `bar${random ? " random" : ""}${value < 0 ? " gain" : ""}` });
-    const length = make("span");
-    const size = Math.abs(value).toFixed(3);
-    const sign = size === "0.000" ? "" : value < 0 ? "−" : "+";
-    length.style.setProperty("--length", sign ? Math.abs(value) / largest : 0);
-    cell.append(length, sign + size + (std === undefined ? "" : ` ± ${std.toFixed(3)}`));
-    return cell;
-  };
   const fill = (id, caption, names, lines) => {
     const header = make("tr");
     header.append(...names.map((name) =>
@@ -45,7 +51,9 @@ function fillTables(trace, head, i) {
   fill("by-count", "Most attended positions",
     ["removed", "weight", "extra bits", "random positions"],
     byCount.map(([count, weight, top, random, std]) =>
-      [make("td", count), make("td", weight), bar(top), bar(random, true, std)]));
+      [make("td", count), make("td", weight), effectCell(top, largest),
+        effectCell(random, largest, std)]));
   fill("by-distance", "All positions in a range", ["bytes back", "weight", "extra bits"],
-    byDistance.map(([range, weight, bits]) => [make("td", range), make("td", weight), bar(bits)]));
+    byDistance.map(([range, weight, bits]) =>
+      [make("td", range), make("td", weight), effectCell(bits, largest)]));
 }

@@ -150,14 +150,15 @@ class Stream {
   /**
    * Reads one byte and returns the logits of the next, which the next step overwrites.
    *
-   * `isRemoved` is a function of a row's index, true if this byte's queries can't attend to it.
+   * With `removed`, this byte's query in the head of `removed.block` can't attend to `removed.rows`.
    */
-  step(symbol, isRemoved = null) {
+  step(symbol, removed = null) {
     const { model, h } = this;
     model.embedding.copyRow(symbol, h);
     model.blocks.forEach((block, i) => {
       this.lstm(block, this.states[i]);
-      if (block.head) this.attend(block.head, this.states[i], isRemoved);
+      const rows = removed?.block === i ? removed.rows : null;
+      if (block.head) this.attend(block.head, this.states[i], rows);
       this.boom(block);
     });
     // logits = E h + b
@@ -187,7 +188,7 @@ class Stream {
   }
 
   /** h = LN_mid(h) + v_gate (softmax(q k') m), with m the rows remembered, that of h included */
-  attend(head, { memory, weights }, isRemoved) {
+  attend(head, { memory, weights }, removed) {
     const { h, n, q, attended } = this;
     const { dim } = this.model.config;
     layerNorm(head.memoryNorm, h, memory.append());
@@ -199,14 +200,14 @@ class Stream {
     for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
     const last = memory.count - 1;
     const first = memory.first(last);
-    this.weigh(memory.rows, q, first, last, weights, isRemoved);
+    this.weigh(memory.rows, q, first, last, weights, removed);
     attended.fill(0);
     memory.rows.from(first).addMix(weights, attended, last + 1 - first);
     for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
   }
 
   /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
-  weigh(rows, q, first, last, weights, isRemoved) {
+  weigh(rows, q, first, last, weights, removed) {
     const count = last + 1 - first;
     weights.fill(0);
     if (this.model.config.shifted_keys) {
@@ -215,11 +216,13 @@ class Stream {
     } else {
       rows.from(first).addProduct(q, weights, count);
     }
-    for (let i = 0; isRemoved && i < count; i++) {
-      if (isRemoved(first + i)) weights[i] = -Infinity;
-    }
-    softmax(this.model.workspace, weights.subarray(0, count));
     weights.fill(0, count);
+    const visible = weights.subarray(0, count);
+    for (const row of removed ?? []) {
+      if (row >= first && row <= last) visible[row - first] = -Infinity;
+    }
+    if (visible.every((score) => score === -Infinity)) visible.fill(0); // it attends to nothing
+    else softmax(this.model.workspace, visible);
   }
 
   /** h = LN_ff(h) + Boom(LN_xff(h)), with Boom the sum of the chunks of gelu(W h + b) */

@@ -24,6 +24,7 @@ class Reading {
     this.text = new Uint8Array(longest);
     this.length = 0; // bytes read
     this.snapshots = [this.stream.snapshot()]; // after 0, 32, 64, ... bytes
+    this.history = []; // the costs in place of each byte
     const { vocab_size: symbols } = model.config;
     this.atStart = new Float32Array(symbols).fill(Math.log2(symbols)); // nothing is known yet
     this.cost = this.atStart; // bits of each symbol as the next one
@@ -35,6 +36,7 @@ class Reading {
 
   /** Reads one more byte. */
   read(symbol) {
+    this.history[this.length] = this.cost;
     this.cost = costs(this.stream.step(symbol));
     this.text[this.length++] = symbol;
     if (this.length % SNAPSHOT_EVERY === 0) this.snapshots.push(this.stream.snapshot());
@@ -51,21 +53,26 @@ class Reading {
   /** Forgets all bytes but the first `length`. */
   rewind(length) {
     if (length === this.length) return;
-    this.cost = length ? costs(this.replay(length)) : this.atStart;
-    if (!length) this.stream.restore(this.snapshots[0]);
-    this.length = length;
+    this.goTo(length);
+    this.cost = this.history[length];
+    this.length = this.history.length = length;
     this.snapshots.length = Math.floor(length / SNAPSHOT_EVERY) + 1;
   }
 
-  /** Reads the first `length` bytes again, at least one, and returns the logits of the next. */
-  replay(length, isRemoved = null) {
-    const number = Math.floor((length - 1) / SNAPSHOT_EVERY);
+  /** Returns the stream to the point at which it had read `length` bytes. */
+  goTo(length) {
+    const number = Math.floor(length / SNAPSHOT_EVERY);
     this.stream.restore(this.snapshots[number]);
-    for (let i = number * SNAPSHOT_EVERY; i < length - 1; i++) this.stream.step(this.text[i]);
-    return this.stream.step(this.text[length - 1], isRemoved);
+    for (let i = number * SNAPSHOT_EVERY; i < length; i++) this.stream.step(this.text[i]);
   }
 
-  /** Returns the result of `act`, which may replay; the state is the same after it. */
+  /** Reads the first `length` bytes again, at least one, and returns the logits of the next. */
+  replay(length) {
+    this.goTo(length - 1);
+    return this.stream.step(this.text[length - 1]);
+  }
+
+  /** Returns the result of `act`, which may step; the state is the same after it. */
   inPast(act) {
     const present = this.stream.snapshot(); // the memory still has the rows after that point
     const result = act();
@@ -85,8 +92,7 @@ class Reading {
 
   /** Returns the bits of each symbol in place of byte `target`, which may be the next one. */
   costsAt(target) {
-    if (target === this.length) return this.cost;
-    return target ? this.inPast(() => costs(this.replay(target))) : this.atStart;
+    return target === this.length ? this.cost : this.history[target];
   }
 
   /** Returns the numbers i, f, g, o and c of all units of a block's LSTM at the newest byte. */
@@ -95,8 +101,21 @@ class Reading {
     return Float32Array.of(...gates, ...cell);
   }
 
-  /** Returns the bits of byte `target` if its own queries can't attend to some rows. */
-  costWithout(target, isRemoved) {
-    return this.inPast(() => costs(this.replay(target, isRemoved))[this.text[target]]);
+  /**
+   * Returns the costs in place of byte `target` if its own query in a block's head can't attend to
+   * some rows: an array of costs for each of the sets of rows in `removals`.
+   */
+  costsWithout(target, block, removals) {
+    return this.inPast(() => {
+      this.goTo(target - 1);
+      const before = this.stream.snapshot();
+      const step = (removed) => {
+        this.stream.restore(before);
+        return this.stream.step(this.text[target - 1], removed);
+      };
+      const found = removals.map((rows) => costs(step({ block, rows })));
+      step(null); // the memories of the blocks above get their own row again
+      return found;
+    });
   }
 }

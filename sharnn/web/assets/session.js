@@ -79,10 +79,9 @@ class Session {
     this.known = null;
   }
 
-  /** Reads the text as it is now, from the first change on. */
-  async read() {
+  /** Reads a text, that of the field unless another is given, from the first change on. */
+  async read(bytes = toBytes($("text").value)) {
     const turn = ++this.turn;
-    let bytes = toBytes($("text").value);
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
     const known = new Known(bytes, this.limits.length, this.known);

@@ -93,6 +93,34 @@ class Reader {
     yield part;
   }
 
+  /** Returns the code of the text that was read last. */
+  encode() {
+    const { history, text, length } = this.readings[0];
+    const encoder = new Encoder();
+    for (let i = 0; i < length; i++) encoder.write(toFrequencies(history[i]), text[i]);
+    return { code: encoder.finish() };
+  }
+
+  /** Reads a text of `length` bytes from its code. Each part has the bytes read. */
+  async *decode({ code, length }) {
+    const decoder = new Decoder(code);
+    const [reading] = this.readings;
+    reading.rewind(0);
+    let part = [];
+    let started = performance.now();
+    while (reading.length < length) {
+      const symbol = decoder.read(toFrequencies(reading.cost));
+      reading.read(symbol);
+      part.push(symbol);
+      if (performance.now() - started > SLICE) {
+        yield { symbols: part };
+        part = [];
+        started = performance.now();
+      }
+    }
+    yield { symbols: part };
+  }
+
   /** Ends the reading or writing in progress. */
   async *pause() {}
 
@@ -104,6 +132,19 @@ class Reader {
   /** Returns the weights of the head in a block when it predicted byte `target`. */
   attend({ target, block, reading = 0 }) {
     return this.readings[reading].weights(target, block);
+  }
+
+  /**
+   * Returns the bits of byte `target`, and `count` guesses, for each of the sets of rows in
+   * `removals` that its query in a block's head can't attend to.
+   */
+  without({ target, block, removals, count, reading = 0 }) {
+    const { text } = this.readings[reading];
+    const found = this.readings[reading].costsWithout(target, block, removals);
+    return {
+      bits: found.map((cost) => cost[text[target]]),
+      guesses: found.map((cost) => guesses(cost, count)),
+    };
   }
 }
 

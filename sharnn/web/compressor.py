@@ -1,0 +1,36 @@
+"""The compressor: a page in which a reader's text becomes a short code, and the code the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sharnn.web.model_page import ModelPage
+
+
+class CompressorPage(ModelPage):
+    """A page that codes a reader's text with the model's predictions, and decodes it again.
+
+    It shows the bits of each byte, and the sizes of the code and of what gzip makes of the same
+    text. See `sharnn.web.model_page.ModelPage` for its arguments and methods.
+
+    Example:
+        >>> from sharnn import SHARNN, ModelConfig
+        >>> page = CompressorPage(SHARNN(ModelConfig(dim=16, boom_dim=64)), text="abc abc").page()
+        >>> page[:15]
+        '<!doctype html>'
+    """
+
+    kind = "compressor"
+    title = "Compressor"
+    notes = (
+        "Bits: -log2 of the probability that the model gave to the byte that came. The first byte "
+        "has no context and costs 8 bits.",
+        "gzip is computed by the browser, at its default level. Codes of this page are not "
+        "archives of the command sharnn compress, which have a header with checksums.",
+    )
+
+    def _payload(self) -> dict[str, Any]:
+        """Returns the data of the page, with the size of the model for comparison."""
+        content = super()._payload()
+        content["parameters"] = self.model.parameter_count()
+        return content
