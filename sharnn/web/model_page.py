@@ -54,14 +54,16 @@ class ModelPage:
             model while the book is built.
 
     Raises:
-        InputError: the vocabulary is not that of bytes, the text is too short or too long, a
-            weight is NaN or Inf, or the model can't be loaded.
+        InputError: the vocabulary is not that of bytes, the page needs a head and the model has
+            none, the text is too short or too long, a weight is NaN or Inf, or the model can't be
+            loaded.
     """
 
     kind: ClassVar[str]  # the name of the page in ``assets``
     title: ClassVar[str]  # for screen readers
     height: ClassVar[int] = 1100  # pixels of a frame, until the page sets its own
     scripts: ClassVar[tuple[str, ...]] = ()  # other scripts than the page's own
+    needs_head: ClassVar[bool] = False
     notes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[int | None, ...]] = (None,)  # of the memory, one for each reading
 
@@ -83,6 +85,8 @@ class ModelPage:
                 f"a page needs a model over bytes, this one has "
                 f"{self.model.config.vocab_size} symbols"
             )
+        if self.needs_head and not self.model.config.attention_layers:
+            raise InputError("the page needs a model with a head, this one has none")
         self.text = text.encode()
         if not 2 <= len(self.text) <= MAX_TEXT:
             raise InputError(f"the text must have 2 to {MAX_TEXT:,} bytes, got {len(self.text):,}")

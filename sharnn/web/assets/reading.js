@@ -57,6 +57,12 @@ class Reading {
     this.snapshots.length = Math.floor(length / SNAPSHOT_EVERY) + 1;
   }
 
+  /** Forgets the text, and sets the limit of the memory to at most the one that it was made with. */
+  restart(limit) {
+    this.rewind(0);
+    this.stream.states.forEach(({ memory }) => { if (memory) memory.limit = limit; });
+  }
+
   /** Reads the first `length` bytes again, at least one, and returns the logits of the next. */
   replay(length, isRemoved = null) {
     const number = Math.floor((length - 1) / SNAPSHOT_EVERY);

@@ -1,0 +1,267 @@
+// The page about the memory: a stream that moves through segments and memory, and the bits of a text
+// under memories of different lengths, which the worker computes one after the other.
+
+const WORDS = 6; // in the list of what a cut costs
+const STRONGEST = 4; // extra bits of the strongest colour
+
+/** Returns the lengths of the memory to try on a text: powers of 2, and all rows that it can have. */
+function lengthsFor(size, limit) {
+  const whole = Math.max(1, Math.min(size, limit));
+  const lengths = [];
+  for (let length = 1; length < whole; length *= 2) lengths.push(length);
+  return [...lengths, whole];
+}
+
+/** Returns the numbers from `first` to before `end`, ends first, then middles: a curve refined everywhere. */
+function coarseFirst(first, end) {
+  const order = [];
+  for (let step = 2 ** Math.ceil(Math.log2(Math.max(1, end - first))); step >= 1; step /= 2) {
+    for (let i = first; i < end; i += step) if (!order.includes(i)) order.push(i);
+  }
+  return order;
+}
+
+/** Splits bytes into words, each with the bytes up to the next word: [{ start, end, letters }]. */
+function wordsOf(bytes) {
+  const isLetter = (byte) => byte > 127 || /\w/.test(String.fromCharCode(byte));
+  const words = [];
+  for (let i = 0; i < bytes.length; i++) {
+    const letter = isLetter(bytes[i]);
+    if (!words.length || (letter && !isLetter(bytes[i - 1]))) words.push({ start: i, end: i, letters: i });
+    const word = words[words.length - 1];
+    word.end = i + 1;
+    if (letter) word.letters = i + 1;
+  }
+  return words;
+}
+
+class MemoryView {
+  constructor(payload) {
+    this.payload = payload;
+    this.session = new Session(payload, this);
+    this.stream = new StreamPicture();
+    this.chosen = null;
+    this.position = null; // of the slider, which stays where the reader put it
+    $("length").oninput = () => {
+      this.position = Number($("length").value);
+      this.showLength();
+    };
+    this.total = new Chart($("total"), (share) => {
+      const { at, lengths } = this;
+      if (!lengths) return;
+      const shares = lengths.map((length) => Math.abs(this.axis().share(length) - share));
+      this.position = shares.indexOf(Math.min(...shares));
+      this.showLength();
+    });
+    this.one = new Chart($("one"));
+  }
+
+  async open() {
+    const { example } = this.payload;
+    const rows = await unpack(example.bits_by_length);
+    const size = rows.length / example.lengths.length;
+    this.exampleBits = new Map(
+      example.lengths.map((length, i) => [length, Array.from(rows.subarray(i * size, (i + 1) * size))]));
+    await this.session.showExample();
+  }
+
+  /** Shows a text, read or not. */
+  show(known) {
+    this.known = known;
+    this.stream.show(known);
+    this.lengths = lengthsFor(known.bytes.length, this.payload.memory);
+    this.bitsBy = new Map(); // bits of each byte, by the length of the memory
+    if (known === this.session.example) this.exampleBits.forEach((bits, length) => this.bitsBy.set(length, bits));
+    this.words = wordsOf(known.bytes);
+    this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
+      $("under-bytes").textContent = index === null ? this.describe(this.chosen) : this.describe(index);
+    });
+    const last = this.lengths.length - 1;
+    $("length").max = last;
+    $("length").value = Math.min(this.position ?? Math.min(3, last), last);
+    this.chosen = null;
+    $("progress").textContent = "";
+    this.showLength();
+  }
+
+  receive() {}
+
+  /** Reads the text again with each shorter memory, after it has been read with the whole one. */
+  async finish(known) {
+    const { lengths, bitsBy } = this;
+    const whole = lengths[lengths.length - 1];
+    bitsBy.set(whole, known.bits);
+    this.showLength();
+    if (known !== this.session.example) {
+      delete document.body.dataset.complete;
+      const order = coarseFirst(0, lengths.length - 1);
+      for (const [count, i] of order.entries()) {
+        $("progress").textContent =
+          `Reading again with a memory of ${rows(lengths[i])} (${count + 1} of ${order.length}) ...`;
+        const bits = [];
+        const receive = (part) => part.bits?.forEach((value) => bits.push(value));
+        receive(await this.session.request("reread", { text: known.bytes, limit: lengths[i] }, receive));
+        if (this.known !== known) return;
+        bitsBy.set(lengths[i], bits);
+        this.showLength();
+      }
+      $("progress").textContent = order.length ? `Read with ${order.length + 1} lengths of the memory.` : "";
+    }
+    document.body.dataset.complete = "yes";
+  }
+
+  recolour() {
+    this.colours = new Colours();
+    const { weights } = this.colours;
+    fillLegend("extra-legend", [0, 8, EVEN, 24, 32].map((level) => weights[level]), "cheaper", `${STRONGEST} bits more`);
+    if (!this.known) return;
+    this.showLength();
+    this.stream.drawMap();
+  }
+
+  get length() {
+    return this.lengths[Number($("length").value)];
+  }
+
+  get whole() {
+    return this.lengths[this.lengths.length - 1];
+  }
+
+  name(length) {
+    return length === this.whole ? `all ${thousands(length)}` : thousands(length);
+  }
+
+  axis() {
+    const { lengths, whole } = this;
+    const ticks = lengths.filter((length, i) => length === whole || (i % 2 === 0 && 1.5 * length < whole));
+    return new Axis([1, Math.max(2, whole)], ticks.map((length) => [length, thousands(length)]), "rows that a query can attend to", true);
+  }
+
+  /** Returns the extra bits of a byte under the memory of the slider; NaN if they are not known yet. */
+  extra(index) {
+    const { bitsBy, length, whole } = this;
+    return (bitsBy.get(length)?.[index] ?? NaN) - (bitsBy.get(whole)?.[index] ?? NaN);
+  }
+
+  /** Shows everything that depends on the length of the memory. */
+  showLength() {
+    const { known, length, whole, bitsBy, pane, colours } = this;
+    if (!known || !colours) return;
+    $("length-value").textContent = this.name(length);
+    $("length").setAttribute("aria-valuetext", `${this.name(length)} rows`);
+    const total = (bits) => bits.reduce((sum, value) => sum + value, 0);
+    const size = known.bytes.length;
+    const points = this.lengths.filter((each) => bitsBy.has(each))
+      .map((each) => [each, total(bitsBy.get(each)) / Math.max(1, size)]);
+    this.drawCurve(points);
+    const bits = bitsBy.get(length);
+    const least = bitsBy.get(whole);
+    if (!bits || !least) {
+      $("verdict").textContent = size ? "Not read yet." : "There is no text.";
+    } else if (length === whole) {
+      $("verdict").textContent = `With all its rows, the text costs ${thousands(Math.round(total(least)))} bits.`;
+    } else {
+      const extra = total(bits) - total(least);
+      $("verdict").textContent =
+        `With a memory of ${rows(length)}, the text costs ${thousands(Math.round(total(bits)))} bits: ` +
+        `${short(Math.abs(extra))} ${extra < 0 ? "fewer" : "more"} than with all ${thousands(whole)}.`;
+    }
+    pane.paint((index) => {
+      const share = this.extra(index) / STRONGEST;
+      return Number.isNaN(share) ? EVEN : EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
+    }, colours.weights);
+    this.listWords();
+    if (!size) return;
+    const index = this.chosen ?? this.dearest()?.most;
+    if (index !== undefined) this.choose(index, this.chosen === null);
+  }
+
+  drawCurve(points) {
+    const values = points.map(([, value]) => value);
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    // A difference of at least a tenth of the bits fills the chart.
+    const room = Math.max(most - least, 0.1 * most) * 0.15;
+    const ends = points.length ? [Math.max(0, least - room), Math.max(most, 1.1 * least) + room] : [0, 8];
+    const here = points.find(([length]) => length === this.length);
+    this.total.draw(
+      this.axis(), new Axis(ends, roundTicks(...ends), ""),
+      [
+        { kind: "line", points }, { kind: "dots", points },
+        ...(here ? [{ kind: "spot", at: here, text: `${here[1].toFixed(3)} bits per byte` }] : []),
+      ],
+      `Bits per byte by the length of the memory: ${points.map(([x, y]) => `${x}: ${y.toFixed(3)}`).join(", ")}`);
+  }
+
+  /** Returns words with their extra bits and their byte that becomes most expensive, the most expensive word first. */
+  costs() {
+    return this.words.map((word) => {
+      let [sum, most] = [0, word.start];
+      for (let i = word.start; i < word.end; i++) {
+        sum += this.extra(i);
+        if (this.extra(i) > this.extra(most)) most = i;
+      }
+      return { ...word, sum, most };
+    }).filter(({ sum }) => sum > 0).sort((a, b) => b.sum - a.sum);
+  }
+
+  dearest() {
+    return this.costs()[0];
+  }
+
+  listWords() {
+    const { known, length, whole } = this;
+    const words = this.costs().slice(0, WORDS);
+    $("words-hint").textContent = length === whole ? "Choose a shorter memory."
+      : `Words whose bits increase most when the memory has only ${rows(length)}.`;
+    $("words").replaceChildren(...words.map(({ start, letters, end, sum, most }) => {
+      const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
+      const last = letters > start ? letters : end;
+      const code = make("code");
+      code.append(make("span", line(Math.max(0, start - 12), start)), make("b", line(start, last)));
+      const holder = make("div");
+      const bar = make("div", "", { class: "bar" });
+      bar.style.width = `${(100 * sum) / words[0].sum}%`;
+      holder.append(bar);
+      const button = make("button", "", { type: "button" });
+      button.append(code, holder, make("span", `+${short(sum)} bits`));
+      button.onclick = () => this.choose(most);
+      const item = make("li");
+      item.append(button);
+      return item;
+    }));
+  }
+
+  describe(index) {
+    if (index === null || index === undefined) return "";
+    const { known, length, whole, bitsBy } = this;
+    const [cut, full] = [length, whole].map((each) => bitsBy.get(each)?.[index]);
+    const name = nameOf(known, index);
+    if (cut === undefined || full === undefined) return `${name}: not read yet`;
+    if (length === whole) return `${name}: ${short(full)} bits`;
+    return `${name}: ${short(cut)} bits with ${rows(length)}, ${short(full)} with all ${thousands(whole)}`;
+  }
+
+  /** Selects a byte and shows its bits under each memory. `quiet` leaves the choice to the page. */
+  choose(index, quiet = false) {
+    const { known, bitsBy, pane } = this;
+    if (!quiet) this.chosen = index;
+    const words = this.describe(index);
+    pane.moveTo(index, words);
+    $("under-bytes").textContent = words;
+    const context = oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 14), index + 1);
+    $("one-title").textContent = `The last byte of “${context}”`;
+    const points = this.lengths.filter((each) => bitsBy.get(each)?.[index] !== undefined)
+      .map((each) => [each, bitsBy.get(each)[index]]);
+    const end = 1.15 * Math.max(1, ...points.map(([, value]) => value));
+    const here = points.find(([length]) => length === this.length);
+    this.one.draw(
+      this.axis(), new Axis([0, end], roundTicks(0, end), ""),
+      [
+        { kind: "line", points }, { kind: "dots", points },
+        ...(here ? [{ kind: "spot", at: here, text: `${short(here[1])} bits` }] : []),
+      ],
+      `Bits of this byte by the length of the memory: ${points.map(([x, y]) => `${x}: ${short(y)}`).join(", ")}`);
+  }
+}
+
+const start = () => startPage((payload) => new MemoryView(payload));
