@@ -12,13 +12,13 @@ function lengthsFor(size, limit) {
   return [...lengths, whole];
 }
 
-/** Returns the numbers from `first` to before `end`, ends first, then middles: a curve refined everywhere. */
-function coarseFirst(first, end) {
-  const order = [];
-  for (let step = 2 ** Math.ceil(Math.log2(Math.max(1, end - first))); step >= 1; step /= 2) {
-    for (let i = first; i < end; i += step) if (!order.includes(i)) order.push(i);
+/** Returns the elements in an order in which the middle of each gap comes after its ends. */
+function coarseFirst(elements) {
+  const order = new Set();
+  for (let step = 2 ** Math.ceil(Math.log2(elements.length + 1)); step >= 1; step /= 2) {
+    for (let i = 0; i < elements.length; i += step) order.add(elements[i]);
   }
-  return order;
+  return [...order];
 }
 
 /** Splits bytes into words, each with the bytes up to the next word: [{ start, end, letters }]. */
@@ -94,18 +94,21 @@ class MemoryView {
     this.showLength();
     if (known !== this.session.example) {
       delete document.body.dataset.complete;
-      const order = coarseFirst(0, lengths.length - 1);
-      for (const [count, i] of order.entries()) {
+      const waiting = coarseFirst(lengths.slice(0, -1));
+      const count = waiting.length;
+      while (waiting.length) {
+        const shown = waiting.indexOf(this.length); // the reader waits for this one
+        const [limit] = waiting.splice(Math.max(0, shown), 1);
         $("progress").textContent =
-          `Reading again with a memory of ${rows(lengths[i])} (${count + 1} of ${order.length}) ...`;
+          `Reading again with a memory of ${rows(limit)} (${count - waiting.length} of ${count}) ...`;
         const bits = [];
         const receive = (part) => part.bits?.forEach((value) => bits.push(value));
-        receive(await this.session.request("reread", { text: known.bytes, limit: lengths[i] }, receive));
+        receive(await this.session.request("reread", { text: known.bytes, limit }, receive));
         if (this.known !== known) return;
-        bitsBy.set(lengths[i], bits);
+        bitsBy.set(limit, bits);
         this.showLength();
       }
-      $("progress").textContent = order.length ? `Read with ${order.length + 1} lengths of the memory.` : "";
+      $("progress").textContent = `Read with ${lengths.length} lengths of the memory.`;
     }
     document.body.dataset.complete = "yes";
   }
@@ -171,8 +174,8 @@ class MemoryView {
       return Number.isNaN(share) ? EVEN : EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
     }, colours.weights);
     this.listWords();
-    if (!size) return;
-    const index = this.chosen ?? this.dearest()?.most;
+    const index = this.chosen ?? this.costs()[0]?.most;
+    $("choice").hidden = index === undefined;
     if (index !== undefined) this.choose(index, this.chosen === null);
   }
 
@@ -202,10 +205,6 @@ class MemoryView {
       }
       return { ...word, sum, most };
     }).filter(({ sum }) => sum > 0).sort((a, b) => b.sum - a.sum);
-  }
-
-  dearest() {
-    return this.costs()[0];
   }
 
   listWords() {
