@@ -55,7 +55,7 @@ class Chart {
 
   /**
    * Draws marks of one class each: `line` and `dots` are lists of [x, y], `bars` are dots joined to
-   * the bottom, `rule` is an x with a `text`, and `spot` is one [x, y] with a `text`.
+   * the bottom, `rule` is an x with a `text` to its `right` or left, and `spot` is one [x, y] with a `text`.
    */
   draw(x, y, marks, description) {
     this.drawn = [x, y, marks, description];
@@ -75,7 +75,7 @@ class Chart {
       svg.append(shape("text", { class: "tick", x: left(number), y: bottom + 15, "text-anchor": "middle" }, text));
     }
     svg.append(shape("text", { class: "label", x: MARGIN.left + inner.width / 2, y: height - 3, "text-anchor": "middle" }, x.label));
-    for (const { kind, class: name = "", points = [], at = null, text = "" } of marks) {
+    for (const { kind, class: name = "", points = [], at = null, text = "", right = true } of marks) {
       if (kind === "line" && points.length) {
         svg.append(shape("path", { class: `line ${name}`, d: `M${points.map(place).join("L")}` }));
       } else if (kind === "dots" && points.length) {
@@ -84,18 +84,17 @@ class Chart {
         svg.append(shape("path", { class: `bars ${name}`, d: points.map((point) => `M${place(point)}V${bottom}`).join("") }));
       } else if (kind === "rule") {
         svg.append(shape("path", { class: `rule ${name}`, d: `M${left(at)} ${MARGIN.top}V${bottom}` }));
-        this.write(svg, left(at), MARGIN.top + 10, text, width);
+        this.write(svg, left(at), MARGIN.top + 10, text, right);
       } else if (kind === "spot") {
         svg.append(shape("circle", { class: `spot ${name}`, cx: left(at[0]), cy: top(at[1]), r: 6 }));
-        this.write(svg, left(at[0]) + 4, top(at[1]) - 10, text, width);
+        this.write(svg, left(at[0]) + 4, top(at[1]) - 10, text, left(at[0]) < width / 2);
       }
     }
     this.element.replaceChildren(svg);
   }
 
-  /** Writes a text to the right of a place, or to its left if there is more space. */
-  write(svg, left, top, text, width) {
-    const right = left < width / 2;
+  /** Writes a text to the right of a place or to its left. */
+  write(svg, left, top, text, right) {
     svg.append(shape("text", { class: "note", x: left + (right ? 4 : -4), y: Math.max(top, MARGIN.top + 10), "text-anchor": right ? "start" : "end" }, text));
   }
 }

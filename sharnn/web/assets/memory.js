@@ -159,7 +159,7 @@ class MemoryView {
     this.drawCurve(points);
     const bits = bitsBy.get(length);
     const least = bitsBy.get(whole);
-    if (!bits || !least) {
+    if (!size || !bits || !least) {
       $("verdict").textContent = size ? "Not read yet." : "There is no text.";
     } else if (length === whole) {
       $("verdict").textContent = `With all its rows, the text costs ${thousands(Math.round(total(least)))} bits.`;
@@ -184,7 +184,7 @@ class MemoryView {
     const [least, most] = [Math.min(...values), Math.max(...values)];
     // A difference of at least a tenth of the bits fills the chart.
     const room = Math.max(most - least, 0.1 * most) * 0.15;
-    const ends = points.length ? [Math.max(0, least - room), Math.max(most, 1.1 * least) + room] : [0, 8];
+    const ends = most > 0 ? [Math.max(0, least - room), Math.max(most, 1.1 * least) + room] : [0, 8];
     const here = points.find(([length]) => length === this.length);
     this.total.draw(
       this.axis(), new Axis(ends, roundTicks(...ends), ""),
@@ -211,6 +211,7 @@ class MemoryView {
     const { known, length, whole } = this;
     const words = this.costs().slice(0, WORDS);
     $("words-hint").textContent = length === whole ? "Choose a shorter memory."
+      : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;
     $("words").replaceChildren(...words.map(({ start, letters, end, sum, most }) => {
       const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");

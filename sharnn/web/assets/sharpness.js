@@ -22,7 +22,7 @@ class SharpnessView {
     model.matrix = scaleRows(await unpack(head.matrix), await unpack(head.matrix_scales));
     this.head = new Head(model);
     this.exampleRows = scaleRows(await unpack(example.rows), await unpack(example.row_scales));
-    this.chosen = example.initial_target;
+    this.wished = example.initial_target;
     this.prepareControls();
     await this.session.showExample();
   }
@@ -46,7 +46,7 @@ class SharpnessView {
       [title, trained],
       [`${title}, gains and gates as at the start`, { ...START, matrix: "model", shifted }],
       ["a fresh head", { ...START, matrix: "random", shifted: false }],
-      [`identity, query gain ${short(startGain)}, shifted keys`,
+      [`identity, query gain ${startGain}, shifted keys`,
         { ...START, queryGain: startGain, matrix: "identity", shifted: true }],
     ].map(([name, settings]) => ({ button: make("button", name, { type: "button" }), settings }));
     for (const { button, settings } of this.presets) button.onclick = () => this.set(settings);
@@ -57,7 +57,7 @@ class SharpnessView {
   set(changes) {
     this.settings = { ...this.settings, ...changes };
     this.showSettings();
-    this.weigh();
+    if (this.known) this.weigh();
   }
 
   showSettings() {
@@ -85,6 +85,7 @@ class SharpnessView {
   /** Shows a text, read or not. */
   show(known) {
     this.known = known;
+    this.chosen = Math.max(0, Math.min(this.wished, known.bytes.length - 1));
     this.head.rows = known === this.session.example ? this.exampleRows : new Float32Array(0);
     this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
       $("under-bytes").textContent = this.describe(index ?? this.chosen);
@@ -100,8 +101,7 @@ class SharpnessView {
       if (this.known !== known) return;
       this.head.receive(rows);
     }
-    const last = known.bytes.length - 1;
-    this.choose(Math.max(0, Math.min(this.chosen, last)));
+    this.weigh();
     document.body.dataset.rows = known.bytes.length;
   }
 
@@ -112,9 +112,9 @@ class SharpnessView {
     if (this.known && this.found) this.weigh();
   }
 
-  /** Selects the predicted byte. */
+  /** Selects the predicted byte, also for the next text. */
   choose(index) {
-    this.chosen = index;
+    this.chosen = this.wished = index;
     this.weigh();
   }
 
@@ -126,9 +126,10 @@ class SharpnessView {
     this.found = null;
     if (!readable) {
       pane.paint(() => EVEN, colours.weights);
-      pane.dimFrom(Math.max(0, chosen));
+      pane.dimFrom(chosen);
       if (known.bytes.length) pane.moveTo(chosen, nameOf(known, chosen));
-      $("under-bytes").textContent = "Before the first byte there is nothing to look at.";
+      $("under-bytes").textContent =
+        chosen >= 1 ? "Not read yet." : "Before the first byte there is nothing to look at.";
       return;
     }
     const { first, scores } = head.scores(chosen, settings);
@@ -175,7 +176,7 @@ class SharpnessView {
 
   /** Draws the effective positions under any factor on the scores, and the factor of the settings. */
   drawCurve() {
-    const { found: { scores, effective }, head, settings, payload } = this;
+    const { found: { scores, effective }, head, settings } = this;
     const count = scores.length;
     const now = head.perfect(settings);
     const steps = 60;
@@ -188,11 +189,20 @@ class SharpnessView {
     const ticks = [1, 10, 100, 1000].filter((tick) => tick <= count).map((tick) => [tick, thousands(tick)]);
     const y = new Axis([1, Math.max(2, count)], ticks, "", true);
     this.curve.draw(x, y, [
-      { kind: "rule", at: head.perfect(START), text: "at the start" },
-      { kind: "rule", at: head.perfect(head.trained), text: payload.title, class: "low" },
+      ...this.rules().map(({ at, text }, i) => ({ kind: "rule", at, text, right: i > 0 })),
       { kind: "line", points },
       { kind: "spot", at: [now, effective], text: short(effective) },
     ], `Effective positions: ${short(effective)} of ${count}, where a perfect fit scores ${short(now)}`);
+  }
+
+  /** Returns the marks of two settings on the curve, from left to right. */
+  rules() {
+    const { head, payload: { title } } = this;
+    const rules = [
+      { at: head.perfect(START), text: "at the start" },
+      { at: head.perfect(head.trained), text: title },
+    ];
+    return rules.sort((a, b) => a.at - b.at);
   }
 
   drawRows() {

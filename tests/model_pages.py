@@ -1,0 +1,49 @@
+"""Pages with a model in them, in a browser without a network."""
+
+from contextlib import contextmanager
+
+from playwright.sync_api import expect
+
+HOSTILE = (
+    "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\x00\x07\u202e"
+)
+
+
+@contextmanager
+def open_page(browser, path, script=""):
+    """Opens a page, and checks at the end that nothing went wrong in it.
+
+    Args:
+        script: a script that runs before those of the page.
+    """
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    if script:
+        page.add_init_script(script)
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    assert problems == []
+    context.close()
+
+
+def wait(page):
+    """Waits until the text has been read."""
+    page.wait_for_selector("body[data-started]:not([data-reading])", timeout=60_000)
+
+
+def type_text(page, text):
+    """Replaces the text, and waits until it has been read."""
+    page.fill("#text", text)
+    expect(page.locator("#status")).to_contain_text(f"{len(text.encode())} bytes;", timeout=60_000)
+
+
+def assert_fits_a_phone_in_the_dark(page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.select_option("#theme", "dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == "rgb(21, 24, 28)"
