@@ -2,7 +2,7 @@
 // the reader sets.
 
 const HEAVIEST = 6; // rows in the list
-const START = { queryGain: 1, rowGain: 1, gates: 0.5 };
+const START = { queryGain: 1, rowGain: 1, gates: 0.5 }; // of training, in the paper
 const [WEAKEST, STRONGEST] = [0.1, 400]; // scores at the ends of the curve
 
 class SharpnessView {
@@ -44,8 +44,8 @@ class SharpnessView {
     const { shifted } = trained;
     this.presets = [
       [title, trained],
-      [`${title}, gains and gates as at the start`, { ...START, matrix: "model", shifted }],
-      ["a fresh head", { ...START, matrix: "random", shifted: false }],
+      [`${title}, gains 1 and gates ½`, { ...START, matrix: "model", shifted }],
+      ["a fresh head of the paper", { ...START, matrix: "random", shifted: false }],
       [`identity, query gain ${startGain}, shifted keys`,
         { ...START, queryGain: startGain, matrix: "identity", shifted: true }],
     ].map(([name, settings]) => ({ button: make("button", name, { type: "button" }), settings }));
@@ -199,7 +199,7 @@ class SharpnessView {
   rules() {
     const { head, payload: { title } } = this;
     const rules = [
-      { at: head.perfect(START), text: "at the start" },
+      { at: head.perfect(START), text: "paper's start" },
       { at: head.perfect(head.trained), text: title },
     ];
     return rules.sort((a, b) => a.at - b.at);
