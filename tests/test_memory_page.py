@@ -74,11 +74,12 @@ class TestThePage:
 
     def start(self, page):
         page.click("#start")
-        self.complete(page)
-
-    def complete(self, page):
         wait(page)
-        page.wait_for_selector("body[data-complete]", timeout=60_000)
+        self.complete(page, TEXT)
+
+    def complete(self, page, text):
+        """Waits until a text of this size has been read with every length of the memory."""
+        page.wait_for_selector(f"body[data-complete='{len(text.encode())}']", timeout=60_000)
 
     def check_bits(self, page, model, text):
         found = dict(page.evaluate("[...window.sharnn.bitsBy]"))
@@ -92,9 +93,10 @@ class TestThePage:
 
     def test_a_typed_text_has_the_bits_of_each_memory(self, page, stored):
         self.start(page)
-        for text in (TEXT, TEXT[:20] + "日本語" + TEXT, "ab"):
+        self.check_bits(page, stored, TEXT)
+        for text in (TEXT[:20] + "日本語" + TEXT, "ab"):
             type_text(page, text)
-            self.complete(page)
+            self.complete(page, text)
             self.check_bits(page, stored, text)
 
     def test_the_extra_bits_of_a_cut_are_shown(self, page, model):
@@ -106,6 +108,9 @@ class TestThePage:
         difference = float(cut.sum() - whole.sum())
         assert float(extra) == pytest.approx(abs(difference), abs=0.05)
         assert kind == ("more" if difference > 0 else "fewer")
+        curve = page.get_attribute("#total svg", "aria-label")
+        assert f" 4: {cut.mean():.3f}," in curve
+        assert curve.endswith(f" 24: {whole.mean():.3f}")
         page.evaluate("window.sharnn.choose(40)")
         assert f"{cut[40]:.2f} bits with 4 rows, {whole[40]:.2f}" in page.inner_text("#under-bytes")
         sums = page.evaluate("window.sharnn.costs()")
@@ -146,13 +151,14 @@ class TestThePage:
         page.fill("#text", TEXT * 40)
         expect(page.locator("#progress")).to_contain_text("Reading again", timeout=60_000)
         type_text(page, TEXT[::-1])
-        self.complete(page)
+        self.complete(page, TEXT)
         self.check_bits(page, stored, TEXT[::-1])
 
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#start")
         page.keyboard.press("Enter")
-        self.complete(page)
+        wait(page)
+        self.complete(page, TEXT)
         page.focus("#moment-number")
         page.keyboard.press("Home")
         assert "The memory is empty" in page.inner_text("#moment")
@@ -191,15 +197,15 @@ class TestThePage:
     def test_hostile_and_empty_texts(self, page):
         self.start(page)
         type_text(page, HOSTILE)
-        self.complete(page)
+        self.complete(page, HOSTILE)
         assert page.evaluate("window.hacked") is None
         assert page.locator("img").count() == 0
         type_text(page, "")
-        self.complete(page)
+        self.complete(page, "")
         assert page.inner_text("#verdict") == "There is no text."
         page.click("#play")
         type_text(page, "a")
-        self.complete(page)
+        self.complete(page, "a")
         assert page.evaluate("window.sharnn.stream.columns") == 1
 
     def test_it_fits_a_phone_in_the_dark(self, page):

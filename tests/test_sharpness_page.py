@@ -132,6 +132,10 @@ class TestThePage:
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
             shown = page.inner_text("#numbers dd:last-of-type")
             assert float(shown.split()[0]) == pytest.approx(effective(expected), rel=0.01)
+            described = page.get_attribute("#curve svg", "aria-label")
+            assert described.startswith(
+                f"Effective positions: {shown.split()[0]} of {min(target, 24)}"
+            )
 
     def test_the_identity_is_the_head_of_a_start_with_a_query_gain(self, page, model, tmp_path):
         self.start(page)

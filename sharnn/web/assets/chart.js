@@ -1,6 +1,6 @@
 // Charts: lines, dots and rules over two axes, drawn as SVG in the size of their element.
 
-const MARGIN = { left: 44, right: 14, top: 10, bottom: 34 };
+const MARGIN = { left: 44, right: 22, top: 10, bottom: 34 };
 
 function shape(tag, attributes = {}, text = "") {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -55,7 +55,8 @@ class Chart {
 
   /**
    * Draws marks of one class each: `line` and `dots` are lists of [x, y], `bars` are dots joined to
-   * the bottom, `rule` is an x with a `text` to its `right` or left, and `spot` is one [x, y] with a `text`.
+   * the bottom, `spot` is one [x, y] with a `text`, and `rule` is an x with a `text` to the right of its
+   * upper end, or to the left of its lower end if it is `low`.
    */
   draw(x, y, marks, description) {
     this.drawn = [x, y, marks, description];
@@ -75,7 +76,7 @@ class Chart {
       svg.append(shape("text", { class: "tick", x: left(number), y: bottom + 15, "text-anchor": "middle" }, text));
     }
     svg.append(shape("text", { class: "label", x: MARGIN.left + inner.width / 2, y: height - 3, "text-anchor": "middle" }, x.label));
-    for (const { kind, class: name = "", points = [], at = null, text = "", right = true } of marks) {
+    for (const { kind, class: name = "", points = [], at = null, text = "", low = false } of marks) {
       if (kind === "line" && points.length) {
         svg.append(shape("path", { class: `line ${name}`, d: `M${points.map(place).join("L")}` }));
       } else if (kind === "dots" && points.length) {
@@ -84,10 +85,10 @@ class Chart {
         svg.append(shape("path", { class: `bars ${name}`, d: points.map((point) => `M${place(point)}V${bottom}`).join("") }));
       } else if (kind === "rule") {
         svg.append(shape("path", { class: `rule ${name}`, d: `M${left(at)} ${MARGIN.top}V${bottom}` }));
-        this.write(svg, left(at), MARGIN.top + 10, text, right);
+        this.write(svg, left(at), low ? bottom - 8 : MARGIN.top + 10, text, !low);
       } else if (kind === "spot") {
         svg.append(shape("circle", { class: `spot ${name}`, cx: left(at[0]), cy: top(at[1]), r: 6 }));
-        this.write(svg, left(at[0]) + 4, top(at[1]) - 10, text, left(at[0]) < width / 2);
+        this.write(svg, left(at[0]) + 4, top(at[1]) - 10, text, left(at[0]) < width - 8 * text.length);
       }
     }
     this.element.replaceChildren(svg);

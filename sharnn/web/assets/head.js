@@ -21,17 +21,27 @@ function multiply(matrix, x) {
   });
 }
 
-/** Returns softmax(t s). */
-function softmax(scores, t = 1) {
-  const largest = scores.reduce((most, score) => Math.max(most, t * score), -Infinity);
-  const powers = scores.map((score) => Math.exp(t * score - largest));
+const largestOf = (values) => values.reduce((largest, value) => Math.max(largest, value), -Infinity);
+
+/** Returns softmax(s). */
+function softmax(scores) {
+  const largest = largestOf(scores);
+  const powers = scores.map((score) => Math.exp(score - largest));
   const total = powers.reduce((sum, power) => sum + power, 0);
   return powers.map((power) => power / total);
 }
 
-/** Returns 2^H, with H the entropy of the weights in bits. */
-function effectivePositions(weights) {
-  return 2 ** -weights.reduce((sum, weight) => sum + (weight ? weight * Math.log2(weight) : 0), 0);
+/** Returns 2^H, with H the entropy of softmax(t s) in bits. */
+function effectivePositions(scores, t = 1) {
+  const largest = largestOf(scores);
+  let [total, moment] = [0, 0];
+  for (const score of scores) {
+    const x = t * (score - largest);
+    total += Math.exp(x);
+    moment += Math.exp(x) * x;
+  }
+  // In nats: H = log(sum e^x) - sum p x
+  return total * Math.exp(-moment / total);
 }
 
 /** Returns 8-bit integers times the scale of their row. */

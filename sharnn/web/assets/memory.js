@@ -2,6 +2,7 @@
 // under memories of different lengths, which the worker computes one after the other.
 
 const WORDS = 6; // in the list of what a cut costs
+const BEFORE = 12; // bytes shown before each of them
 const STRONGEST = 4; // extra bits of the strongest colour
 
 /** Returns the lengths of the memory to try on a text: powers of 2, and all rows that it can have. */
@@ -68,6 +69,7 @@ class MemoryView {
   /** Shows a text, read or not. */
   show(known) {
     this.known = known;
+    delete document.body.dataset.complete;
     this.stream.show(known);
     this.lengths = lengthsFor(known.bytes.length, this.payload.memory);
     this.bitsBy = new Map(); // bits of each byte, by the length of the memory
@@ -93,7 +95,6 @@ class MemoryView {
     bitsBy.set(whole, known.bits);
     this.showLength();
     if (known !== this.session.example) {
-      delete document.body.dataset.complete;
       const waiting = coarseFirst(lengths.slice(0, -1));
       const count = waiting.length;
       while (waiting.length) {
@@ -110,7 +111,7 @@ class MemoryView {
       }
       $("progress").textContent = `Read with ${lengths.length} lengths of the memory.`;
     }
-    document.body.dataset.complete = "yes";
+    document.body.dataset.complete = known.bytes.length;
   }
 
   recolour() {
@@ -136,7 +137,7 @@ class MemoryView {
 
   axis() {
     const { lengths, whole } = this;
-    const ticks = lengths.filter((length, i) => length === whole || (i % 2 === 0 && 1.5 * length < whole));
+    const ticks = lengths.filter((length, i) => length === whole || (i % 2 === 0 && 3 * length <= whole));
     return new Axis([1, Math.max(2, whole)], ticks.map((length) => [length, thousands(length)]), "rows that a query can attend to", true);
   }
 
@@ -209,15 +210,20 @@ class MemoryView {
 
   listWords() {
     const { known, length, whole } = this;
-    const words = this.costs().slice(0, WORDS);
+    const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
+    const lines = new Set();
+    // The same word after the same text is listed once.
+    const words = this.costs().filter(({ start, end }) => {
+      const text = line(Math.max(0, start - BEFORE), end);
+      return !lines.has(text) && lines.add(text);
+    }).slice(0, WORDS);
     $("words-hint").textContent = length === whole ? "Choose a shorter memory."
       : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;
     $("words").replaceChildren(...words.map(({ start, letters, end, sum, most }) => {
-      const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
       const last = letters > start ? letters : end;
       const code = make("code");
-      code.append(make("span", line(Math.max(0, start - 12), start)), make("b", line(start, last)));
+      code.append(make("span", line(Math.max(0, start - BEFORE), start)), make("b", line(start, last)));
       const holder = make("div");
       const bar = make("div", "", { class: "bar" });
       bar.style.width = `${(100 * sum) / words[0].sum}%`;

@@ -71,6 +71,7 @@ class SharpnessView {
     }
     $("matrix").value = settings.matrix;
     $("shifted").checked = settings.shifted;
+    $("key").textContent = settings.shifted ? "j−1" : "j";
     for (const { button, settings: preset } of this.presets) {
       const same = Object.entries(preset).every(([name, value]) => settings[name] === value);
       button.setAttribute("aria-pressed", same);
@@ -85,6 +86,7 @@ class SharpnessView {
   /** Shows a text, read or not. */
   show(known) {
     this.known = known;
+    delete document.body.dataset.rows;
     this.chosen = Math.max(0, Math.min(this.wished, known.bytes.length - 1));
     this.head.rows = known === this.session.example ? this.exampleRows : new Float32Array(0);
     this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
@@ -134,7 +136,7 @@ class SharpnessView {
     }
     const { first, scores } = head.scores(chosen, settings);
     const weights = softmax(scores);
-    this.found = { first, scores, weights, effective: effectivePositions(weights) };
+    this.found = { first, scores, weights, effective: effectivePositions(scores) };
     const count = weights.length;
     // Full strength is all of the weight, so that settings can be compared.
     pane.paint((index) => (index < first || index >= chosen
@@ -179,17 +181,17 @@ class SharpnessView {
     const { found: { scores, effective }, head, settings } = this;
     const count = scores.length;
     const now = head.perfect(settings);
-    const steps = 60;
+    const steps = 50;
     const points = Array.from({ length: steps + 1 }, (_, i) => {
       const score = WEAKEST * (STRONGEST / WEAKEST) ** (i / steps);
-      return [score, effectivePositions(softmax(scores, score / now))];
+      return [score, effectivePositions(scores, score / now)];
     });
     const x = new Axis([WEAKEST, STRONGEST], [0.1, 1, 10, 100].map((tick) => [tick, String(tick)]),
       "score of a row that fits perfectly", true);
     const ticks = [1, 10, 100, 1000].filter((tick) => tick <= count).map((tick) => [tick, thousands(tick)]);
     const y = new Axis([1, Math.max(2, count)], ticks, "", true);
     this.curve.draw(x, y, [
-      ...this.rules().map(({ at, text }, i) => ({ kind: "rule", at, text, right: i > 0 })),
+      ...this.rules().map(({ at, text }, i) => ({ kind: "rule", at, text, low: i === 0 })),
       { kind: "line", points },
       { kind: "spot", at: [now, effective], text: short(effective) },
     ], `Effective positions: ${short(effective)} of ${count}, where a perfect fit scores ${short(now)}`);
