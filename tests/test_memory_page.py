@@ -111,6 +111,9 @@ class TestThePage:
         curve = page.get_attribute("#total svg", "aria-label")
         assert f" 4: {cut.mean():.3f}," in curve
         assert curve.endswith(f" 24: {whole.mean():.3f}")
+        page.locator("#total").click(position={"x": 3, "y": 50})
+        assert "a memory of 1 row," in page.inner_text("#verdict")
+        page.fill("#length", "2")
         page.evaluate("window.sharnn.choose(40)")
         assert f"{cut[40]:.2f} bits with 4 rows, {whole[40]:.2f}" in page.inner_text("#under-bytes")
         sums = page.evaluate("window.sharnn.costs()")

@@ -41,17 +41,16 @@ class MemoryView {
     this.payload = payload;
     this.session = new Session(payload, this);
     this.stream = new StreamPicture();
-    this.chosen = null;
+    this.chosen = null; // byte that the reader selected
+    this.marked = null; // byte whose bits are shown: that one, or the most expensive one
     this.position = null; // of the slider, which stays where the reader put it
     $("length").oninput = () => {
       this.position = Number($("length").value);
       this.showLength();
     };
     this.total = new Chart($("total"), (share) => {
-      const { at, lengths } = this;
-      if (!lengths) return;
-      const shares = lengths.map((length) => Math.abs(this.axis().share(length) - share));
-      this.position = shares.indexOf(Math.min(...shares));
+      const distances = this.lengths.map((length) => Math.abs(this.axis().share(length) - share));
+      $("length").value = this.position = distances.indexOf(Math.min(...distances));
       this.showLength();
     });
     this.one = new Chart($("one"));
@@ -76,12 +75,12 @@ class MemoryView {
     if (known === this.session.example) this.exampleBits.forEach((bits, length) => this.bitsBy.set(length, bits));
     this.words = wordsOf(known.bytes);
     this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.describe(this.chosen) : this.describe(index);
+      $("under-bytes").textContent = this.describe(index ?? this.marked);
     });
     const last = this.lengths.length - 1;
     $("length").max = last;
     $("length").value = Math.min(this.position ?? Math.min(3, last), last);
-    this.chosen = null;
+    this.chosen = this.marked = null;
     $("progress").textContent = "";
     this.showLength();
   }
@@ -107,7 +106,8 @@ class MemoryView {
         receive(await this.session.request("reread", { text: known.bytes, limit }, receive));
         if (this.known !== known) return;
         bitsBy.set(limit, bits);
-        this.showLength();
+        if (limit === this.length) this.showLength();
+        else this.drawCurves();
       }
       $("progress").textContent = `Read with ${lengths.length} lengths of the memory.`;
     }
@@ -155,9 +155,6 @@ class MemoryView {
     $("length").setAttribute("aria-valuetext", `${this.name(length)} rows`);
     const total = (bits) => bits.reduce((sum, value) => sum + value, 0);
     const size = known.bytes.length;
-    const points = this.lengths.filter((each) => bitsBy.has(each))
-      .map((each) => [each, total(bitsBy.get(each)) / Math.max(1, size)]);
-    this.drawCurve(points);
     const bits = bitsBy.get(length);
     const least = bitsBy.get(whole);
     if (!size || !bits || !least) {
@@ -175,25 +172,7 @@ class MemoryView {
       return Number.isNaN(share) ? EVEN : EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
     }, colours.weights);
     this.listWords();
-    const index = this.chosen ?? this.costs()[0]?.most;
-    $("choice").hidden = index === undefined;
-    if (index !== undefined) this.choose(index, this.chosen === null);
-  }
-
-  drawCurve(points) {
-    const values = points.map(([, value]) => value);
-    const [least, most] = [Math.min(...values), Math.max(...values)];
-    // A difference of at least a tenth of the bits fills the chart.
-    const room = Math.max(most - least, 0.1 * most) * 0.15;
-    const ends = most > 0 ? [Math.max(0, least - room), Math.max(most, 1.1 * least) + room] : [0, 8];
-    const here = points.find(([length]) => length === this.length);
-    this.total.draw(
-      this.axis(), new Axis(ends, roundTicks(...ends), ""),
-      [
-        { kind: "line", points }, { kind: "dots", points },
-        ...(here ? [{ kind: "spot", at: here, text: `${here[1].toFixed(3)} bits per byte` }] : []),
-      ],
-      `Bits per byte by the length of the memory: ${points.map(([x, y]) => `${x}: ${y.toFixed(3)}`).join(", ")}`);
+    this.mark(this.chosen ?? this.costs()[0]?.most ?? null);
   }
 
   /** Returns words with their extra bits and their byte that becomes most expensive, the most expensive word first. */
@@ -209,7 +188,7 @@ class MemoryView {
   }
 
   listWords() {
-    const { known, length, whole } = this;
+    const { known, length, whole, bitsBy } = this;
     const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
     const lines = new Set();
     // The same word after the same text is listed once.
@@ -218,6 +197,7 @@ class MemoryView {
       return !lines.has(text) && lines.add(text);
     }).slice(0, WORDS);
     $("words-hint").textContent = length === whole ? "Choose a shorter memory."
+      : !bitsBy.has(length) || !bitsBy.has(whole) ? ""
       : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;
     $("words").replaceChildren(...words.map(({ start, letters, end, sum, most }) => {
@@ -238,7 +218,7 @@ class MemoryView {
   }
 
   describe(index) {
-    if (index === null || index === undefined) return "";
+    if (index === null) return "";
     const { known, length, whole, bitsBy } = this;
     const [cut, full] = [length, whole].map((each) => bitsBy.get(each)?.[index]);
     const name = nameOf(known, index);
@@ -247,26 +227,57 @@ class MemoryView {
     return `${name}: ${short(cut)} bits with ${rows(length)}, ${short(full)} with all ${thousands(whole)}`;
   }
 
-  /** Selects a byte and shows its bits under each memory. `quiet` leaves the choice to the page. */
-  choose(index, quiet = false) {
-    const { known, bitsBy, pane } = this;
-    if (!quiet) this.chosen = index;
-    const words = this.describe(index);
-    pane.moveTo(index, words);
-    $("under-bytes").textContent = words;
-    const context = oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 14), index + 1);
-    $("one-title").textContent = `The last byte of “${context}”`;
-    const points = this.lengths.filter((each) => bitsBy.get(each)?.[index] !== undefined)
-      .map((each) => [each, bitsBy.get(each)[index]]);
-    const end = 1.15 * Math.max(1, ...points.map(([, value]) => value));
+  /** Selects a byte. */
+  choose(index) {
+    this.chosen = index;
+    this.mark(index);
+  }
+
+  /** Shows the bits of a byte under each memory. */
+  mark(index) {
+    const { known, pane } = this;
+    this.marked = index;
+    $("choice").hidden = index === null;
+    $("under-bytes").textContent = this.describe(index);
+    if (index !== null) {
+      pane.moveTo(index, this.describe(index));
+      const context = oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 14), index + 1);
+      $("one-title").textContent = `The last byte of “${context}”`;
+    }
+    this.drawCurves();
+  }
+
+  /** Draws the bits by the length of the memory: of the whole text, and of the marked byte. */
+  drawCurves() {
+    const { known, marked } = this;
+    const size = Math.max(1, known.bytes.length);
+    const means = this.byLength((bits) => bits.reduce((sum, value) => sum + value, 0) / size);
+    const [least, most] = [Math.min, Math.max].map((choose) => choose(...means.map(([, value]) => value)));
+    // The chart has space for a difference of at least a tenth of the bits.
+    const room = 0.15 * Math.max(most - least, 0.1 * most);
+    const ends = most > 0 ? [Math.max(0, least - room), Math.max(most, 1.1 * least) + room] : [0, 8];
+    this.drawCurve(this.total, means, ends, 3, "bits per byte");
+    if (marked === null) return;
+    const costs = this.byLength((bits) => bits[marked]);
+    this.drawCurve(this.one, costs, [0, 1.15 * Math.max(1, ...costs.map(([, value]) => value))], 2, "bits");
+  }
+
+  /** Returns pairs of a length that has been read, and a number that its bits give. */
+  byLength(number) {
+    return this.lengths.filter((length) => this.bitsBy.has(length))
+      .map((length) => [length, number(this.bitsBy.get(length))]);
+  }
+
+  drawCurve(chart, points, ends, digits, unit) {
     const here = points.find(([length]) => length === this.length);
-    this.one.draw(
-      this.axis(), new Axis([0, end], roundTicks(0, end), ""),
+    chart.draw(
+      this.axis(), new Axis(ends, roundTicks(...ends), ""),
       [
         { kind: "line", points }, { kind: "dots", points },
-        ...(here ? [{ kind: "spot", at: here, text: `${short(here[1])} bits` }] : []),
+        ...(here ? [{ kind: "spot", at: here, text: `${here[1].toFixed(digits)} ${unit}` }] : []),
       ],
-      `Bits of this byte by the length of the memory: ${points.map(([x, y]) => `${x}: ${short(y)}`).join(", ")}`);
+      `${unit} by the length of the memory: ` +
+        points.map(([length, value]) => `${length}: ${value.toFixed(digits)}`).join(", "));
   }
 }
 
