@@ -50,9 +50,10 @@ check: setup ## check lint, format and types, and that notebooks have no outputs
 # Chapters run in parallel, each on one thread, because threads that share a busy core wait for
 # each other. The C library keeps freed memory, as in `sharnn train` (see
 # sharnn.device.keep_freed_memory). The build runs a failed chapter again and shows its error.
-# The pages share the weights of the model in _config.yml (see sharnn.web.book).
+# The pages share the weights of the model in _config.yml (see sharnn.web.book), and figures with
+# controls are drawn for each of their positions (see sharnn.notebook.Knobs).
 KERNEL := OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 \
-	SHARNN_SHARED_MODEL=wiki-small
+	SHARNN_SHARED_MODEL=wiki-small SHARNN_KNOBS=pictures
 book: setup _build/.library _build/.results ## run the notebooks and build the pages, strictly
 	@# Rebuild the list of notebooks: a deleted chapter would stop the run. Cached results are kept.
 	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) clear --force > /dev/null

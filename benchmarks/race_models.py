@@ -114,6 +114,7 @@ def _sharnn(
         trainer.state = random_state(config, recipe.batch_size, rows)
     settings = {
         "optimizer": recipe.optimizer,
+        "weight_decay": recipe.weight_decay,
         "memory": config.memory if config.attention_layers else None,
         "precision": str(trainer.dtype).removeprefix("torch."),
     }
@@ -147,6 +148,7 @@ def _transformer(
     stride = own.context // 4
     settings = {
         "optimizer": own.optimizer,
+        "weight_decay": trainer.recipe.weight_decay,
         "context": own.context,
         "stride": stride,
         "precision": own.precision,

@@ -13,15 +13,8 @@ from pathlib import Path
 import benchmarks.results
 import sharnn
 from benchmarks.race_file import DEFAULT, read_rows
-from benchmarks.race_report import (
-    HEADER,
-    caveats,
-    conditions,
-    race_of,
-    result_rows,
-    results_of,
-    verdicts,
-)
+from benchmarks.race_report import caveats, conditions, race_of, results_of, verdicts
+from benchmarks.race_tables import HEADER, result_rows
 from sharnn.io.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent

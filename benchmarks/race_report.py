@@ -1,15 +1,21 @@
-"""The results of the race as tables and sentences, made from the numbers in its results file."""
+"""The results of the race as sentences, made from the numbers in its results file."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sharnn
-from benchmarks.race_search import best_setting, edges, is_settled, run_of, search_results
+from benchmarks.race_search import (
+    best_setting,
+    edges,
+    final_setting,
+    is_settled,
+    results_at,
+    run_of,
+)
 from benchmarks.race_settings import Contender, Race, Setting, make_race
 
 PARTS = {"valid": "validation", "test": "test"}
@@ -23,13 +29,18 @@ class Result:
 
     Args:
         contender: the contender.
-        setting: its best setting.
+        setting: its final setting.
         rows: the runs, in the order of their seeds.
     """
 
     contender: Contender
     setting: Setting
     rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """The contender's name in italics, for sentences: it may contain a comma."""
+        return f"*{self.contender.name}*"
 
     def bits(self, part: str) -> list[float]:
         """Returns the bits per byte of each seed; inf for a run that diverged."""
@@ -61,7 +72,7 @@ def race_of(rows: Sequence[Row]) -> Race:
 
 
 def results_of(race: Race, rows: Iterable[Row]) -> list[Result]:
-    """Returns the contenders whose search and final runs are complete, the best first.
+    """Returns the contenders all of whose runs are complete, the best first.
 
     Args:
         race: the race.
@@ -70,18 +81,17 @@ def results_of(race: Race, rows: Iterable[Row]) -> list[Result]:
     runs = [row for row in rows if row["kind"] == "run"]
     found = []
     for contender in race.contenders:
-        results = search_results(race, contender, runs)
-        if len(results) < race.search_size:
+        setting = final_setting(race, contender, runs)
+        if setting is None:
             continue
-        best = best_setting(results)
         by_seed = {
             row["seed"]: row
             for row in runs
             if (row["stage"], row["contender"]) == ("final", contender.name)
-            and run_of(row).setting == best
+            and run_of(row).setting == setting
         }
         if by_seed.keys() >= set(race.seeds):
-            found.append(Result(contender, best, tuple(by_seed[seed] for seed in race.seeds)))
+            found.append(Result(contender, setting, tuple(by_seed[seed] for seed in race.seeds)))
     return sorted(found, key=lambda result: result.mean("valid"))
 
 
@@ -96,7 +106,7 @@ def compare(first: Result, second: Result, part: str) -> str:
         part: ``"valid"`` or ``"test"``.
     """
     one, other = first.bits(part), second.bits(part)
-    names = first.contender.name, second.contender.name
+    names = first.name, second.name
     apart = second.mean(part) - first.mean(part)
     if not math.isfinite(apart):
         return f"On {PARTS[part]}, {names[0]} and {names[1]} can't be compared: a run diverged."
@@ -143,7 +153,7 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     for part, title in PARTS.items():
         best = min(results, key=lambda result: result.mean(part))
         lines.append(
-            f"The lowest mean on {title} is that of {best.contender.name}: "
+            f"The lowest mean on {title} is that of {best.name}: "
             f"{best.mean(part):.3f} bits per byte."
         )
     lines += [compare(*pair, part) for pair in rivals(results) for part in PARTS]
@@ -156,13 +166,16 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
     train, valid, test = race.track.split
     lines = [
         f"Each row has {len(race.seeds)} seeds ({seeds}): mean, lowest to highest, and standard "
-        "deviation.",
-        f"Trained on the first {train:,} bytes, {race.track.seconds / 60:g} minutes of one CPU "
-        f"thread; settings chosen on the next {valid:,} bytes by {race.search_size} runs of each "
-        f"contender with seed {race.seeds[0]}; scored once on the {test:,} bytes after them.",
+        f"deviation. Settings were chosen with another seed ({race.search_seed}).",
+        f"Trained on the first {train:,} bytes for {race.track.seconds / 60:g} minutes of one CPU "
+        f"thread, and scored once on the last {test:,} of the {train + valid + test:,} bytes used.",
+        f"Settings were chosen on the {valid:,} bytes between them: by a search of "
+        f"{race.search_size} runs of each contender, {race.track.search_seconds:g} seconds each, "
+        f"and then by two runs of {race.track.seconds / 60:g} minutes, one with the best learning "
+        "rate found and one with the next lower rate (the next higher one, if there is no lower).",
     ]
     contexts = [
-        f"{result.setting.length} bytes ({result.contender.name})"
+        f"{result.setting.length} bytes ({result.name})"
         for result in results
         if result.contender.transformer is not None
     ]
@@ -180,19 +193,23 @@ def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[
     names = [result.contender.name for result in results]
     missing = [one.name for one in race.contenders if one.name not in names]
     if missing:
-        lines.append(f"Not finished: {'; '.join(missing)}.")
+        lines.append(f"Not finished: *{'*; *'.join(missing)}*.")
     runs = [row for row in rows if row["kind"] == "run"]
     for result in results:
-        found = search_results(race, result.contender, runs)
+        found = results_at(race, "search", result.contender, runs)
         if not is_settled(race, found):
             lines.append(
-                f"{result.contender.name}: not every neighbour of the best setting was tried."
+                f"{result.name}: not every neighbour of the search's best setting was tried."
+            )
+        if result.setting.lr < best_setting(found).lr:
+            lines.append(
+                f"{result.name}: in {race.track.seconds / 60:g} minutes the lower of "
+                "the two learning rates was better; still lower ones did not get that time."
             )
         ends = [AXES[name] for name in edges(race, result.setting)]
         if ends:
             lines.append(
-                f"{result.contender.name}: the best setting is at the end of what was tried "
-                f"({', '.join(ends)})."
+                f"{result.name}: the final setting is at the end of the grid ({', '.join(ends)})."
             )
     references = [row for row in rows if row["kind"] == "reference"]
     if references and not references[0]["quiet"]:
@@ -213,44 +230,6 @@ def origin(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def result_rows(results: Sequence[Result]) -> Iterator[list[str]]:
-    """Yields the cells of the main table; see `HEADER`."""
-    for result in results:
-        row = result.rows[0]
-        peak = max(one["peak_bytes"] for one in result.rows)
-        yield [
-            result.contender.name,
-            f"{result.setting.lr:g}; {result.setting.batch_size} x {result.setting.length}",
-            f"{row['parameters']:,}",
-            f"{row['bytes_read'] / 1e6:.2f}",
-            f"{peak / 1e6:.0f}",
-            result.shown("valid"),
-            result.shown("test"),
-        ]
-
-
-HEADER = [
-    "contender",
-    "learning rate; batch x length",
-    "parameters",
-    "read (MB)",
-    "peak memory (MB)",
-    "validation bits per byte",
-    "test bits per byte",
-]
-
-
-def search_rows(race: Race, rows: Iterable[Row]) -> Iterator[list[str]]:
-    """Yields the cells of the table of searches, the best setting of each contender first."""
-    runs = [row for row in rows if row["kind"] == "run"]
-    for contender in race.contenders:
-        results = search_results(race, contender, runs)
-        for setting, bits in sorted(results.items(), key=lambda item: item[1]):
-            shown = f"{bits:.3f}" if math.isfinite(bits) else "diverged"
-            shape = f"{setting.batch_size} x {setting.length}"
-            yield [contender.name, f"{setting.lr:g}", shape, shown]
-
-
 def curves(results: Sequence[Result]) -> dict[str, tuple[list[float], list[float]]]:
     """Returns minutes and mean validation bits over the seeds, by the contender's name."""
     found = {}
@@ -264,31 +243,3 @@ def curves(results: Sequence[Result]) -> dict[str, tuple[list[float], list[float
         ]
         found[result.contender.name] = minutes, bits
     return found
-
-
-def record_rows(records: Sequence[Mapping[str, Any]], rows: Iterable[Row]) -> Iterator[list[str]]:
-    """Yields the cells of the log of records; see `RECORD_HEADER`.
-
-    Args:
-        records: the entries of ``records.json``, the oldest first.
-        rows: the lines of the results file, which has their runs.
-
-    Raises:
-        sharnn.InputError: a record names a run that is not in the results file.
-    """
-    by_name = {row["name"]: row for row in rows if row["kind"] == "run"}
-    for record in records:
-        unknown = [name for name in record["runs"] if name not in by_name]
-        if unknown or not record["runs"]:
-            raise sharnn.InputError(f"the record {record['record']!r} has no run {unknown[:1]}")
-        found = [by_name[name] for name in record["runs"]]
-        cells = []
-        for part in PARTS:
-            bits = [row.get(part) for row in found]
-            known = [value for value in bits if value is not None]
-            cells.append(f"{statistics.fmean(known):.3f}" if len(known) == len(bits) else "")
-        runs = f"{found[0]['contender']}, {len(found)} seed{'s' if len(found) > 1 else ''}"
-        yield [record["record"], record["change"], *cells, runs, f"`{record['commit']}`"]
-
-
-RECORD_HEADER = ["record", "change", "validation", "test", "runs", "commit"]

@@ -70,11 +70,11 @@ def train(
         sharnn.InputError: see `prepare`.
         SystemExit: the parent has ended.
     """
-    steps = budget(race.track.seconds, seconds)
+    steps = budget(race.seconds(run.stage), seconds)
     contender = race.contender(run.contender)
     entry = prepare(race, contender, run.setting, corpus, run.seed, steps)
     trainer, is_final = entry.trainer, run.stage == "final"
-    begin, cpu, read = time.perf_counter(), 0.0, 0
+    begin, cpu, score_cpu, read = time.perf_counter(), 0.0, 0.0, 0
     losses: list[float] = []
     curve: list[list[float | None]] = []  # steps, bytes, CPU seconds, bits per byte of training
     valid_curve: list[list[float | None]] = []  # steps, bits per byte
@@ -90,17 +90,24 @@ def train(
         if parent is not None and os.getppid() != parent:
             sys.exit(ORPHANED)
         read += result.size
-        losses.append(result.loss / math.log(2))
+        if math.isfinite(result.loss):
+            losses.append(result.loss / math.log(2))
         if trainer.progress >= (len(curve) + 1) / POINTS:
-            mean = finite(sum(losses) / len(losses))
+            mean = finite(sum(losses) / len(losses)) if losses else None
             curve.append([trainer.step_count, read, round(cpu, 1), mean])
-            losses, diverged = [], mean is None
+            losses = []
         if is_final and trainer.progress >= (len(valid_curve) + 1) / VALIDATIONS:
+            start = time.process_time()
             point = bits(entry, corpus.valid[:VALIDATION_BYTES])
+            score_cpu += time.process_time() - start
             valid_curve.append([trainer.step_count, point])
     peak, start = peak_bytes(), time.process_time()
     valid = None if diverged else bits(entry, corpus.valid[:])
-    row: Row = {
+    scores = {"valid": valid}
+    if is_final:
+        scores["test"] = None if valid is None else bits(entry, corpus.test[:])
+    score_cpu += time.process_time() - start
+    return {
         "kind": "run",
         "name": run.name,
         "stage": run.stage,
@@ -113,22 +120,18 @@ def train(
         "steps": steps,
         "step_seconds": round(seconds, 6),
         "steps_done": trainer.step_count,
+        "skipped": trainer.skipped,
         "bytes_read": read,
         "cpu_seconds": round(cpu, 1),
-        "score_cpu_seconds": round(time.process_time() - start, 1),
+        "score_cpu_seconds": round(score_cpu, 1),
         "peak_bytes": peak,
-        "valid": valid,
-    }
-    if is_final:
-        row["test"] = None if valid is None else bits(entry, corpus.test[:])
-        row["valid_curve"] = valid_curve
-    row |= {
+        **scores,
         "curve": curve,
+        **({"valid_curve": valid_curve} if is_final else {}),
         "wall_seconds": round(time.perf_counter() - begin),
         "machine": machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return row
 
 
 def perform(task: dict[str, Any]) -> int:

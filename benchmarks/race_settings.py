@@ -1,4 +1,4 @@
-"""The race as data: its track, its contenders, and the grid that every contender's search walks.
+"""The race as data: its track, contenders and trials, and the grid that every search walks.
 
 Nothing here is measured. A contender is a set of changes to the race's own model, or a Transformer
 of the same size, and the setting at which its search starts. The race's model and recipe are those
@@ -20,12 +20,14 @@ class Track:
 
     Args:
         seconds: training time on one quiet CPU thread, which is turned into a number of steps.
+        search_seconds: training time of a run of the searches and of a trial.
         parameters: maximum number of parameters.
         split: bytes of the file to train on, to choose settings on, and to score at the end.
         rounds: number of times that the duration of a step is compared with the reference.
     """
 
     seconds: float = 600.0
+    search_seconds: float = 200.0
     parameters: int = 3_600_000
     split: tuple[int, int, int] = (3_200_000, 200_000, 200_000)
     rounds: int = 3
@@ -66,11 +68,13 @@ class Contender:
 
     Args:
         name: name on the pages and in the results.
-        start: the setting that is tried first.
+        start: the setting that is tried first; a trial's only one.
         model: changes to `sharnn.ModelConfig`; unused by a Transformer.
         recipe: changes to `sharnn.Recipe`; unused by a Transformer.
         transformer: ``"muon"`` or ``"adamw"`` for a Transformer with that optimiser; None for an
             SHA-RNN.
+        turn: contenders with a lower number run first; those with the same number take turns.
+        compared_with: name of the contender that a trial changes; None for a contender.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Contender:
     model: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     transformer: str | None = None
+    turn: int = 0
+    compared_with: str | None = None
 
     @property
     def has_head(self) -> bool:
@@ -95,11 +101,13 @@ class Race:
         recipe: everyone's common settings in `sharnn.Recipe`.
         transformer: width, depth and heads of the Transformers.
         contenders: those that are searched and then trained with several seeds.
-        trials: others, which are trained with the same seeds at their start and only validated.
+        trials: others, which are trained at their start for the time of a search, and validated.
         axes: the values of each field of a `Setting`; the search varies the first field first.
         opening: lengths that every search tries first, with the start's other values.
         search_size: number of runs of each contender's search.
-        seeds: seeds of the final runs; the search uses the first.
+        search_seed: seed of all runs that choose a setting.
+        seeds: seeds of the final runs.
+        trial_seeds: seeds of the trials.
         quick: True for a small race that tests the harness.
     """
 
@@ -112,12 +120,19 @@ class Race:
     axes: Mapping[str, tuple[Any, ...]]
     opening: tuple[int, ...]
     search_size: int
-    seeds: tuple[int, ...]
+    search_seed: int = 0
+    seeds: tuple[int, ...] = (1, 2, 3)
+    trial_seeds: tuple[int, ...] = (0, 1, 2)
     quick: bool = False
 
     def contender(self, name: str) -> Contender:
         """Returns the contender or trial of a name."""
         return next(one for one in (*self.contenders, *self.trials) if one.name == name)
+
+    def seconds(self, stage: str) -> float:
+        """Returns the training time of a run, by its stage: see `benchmarks.race_search.STAGES`."""
+        is_short = stage in ("search", "trial")
+        return self.track.search_seconds if is_short else self.track.seconds
 
 
 _SHAPE: Mapping[str, Any] = {
@@ -132,6 +147,7 @@ _RECIPE: Mapping[str, Any] = {
     "optimizer": "muon",
     "beta2": 0.99,
     "eps": 1e-8,
+    "weight_decay": 0.0,
     "warmup_steps": 50,
     "schedule": "linear",
     "clip": 1.0,
@@ -147,21 +163,24 @@ INDUCTION: Mapping[str, Any] = {"shifted_keys": True, "query_gain": 4.0}
 # The reference has its own name, so that its time does not depend on which contenders there are.
 REFERENCE = Contender("reference", PRESET, NO_HEAD)
 
+SHIFTED, PLAIN = "one head, shifted keys", "no head, LSTM skip"
+
 CONTENDERS = (
-    Contender("one head", PRESET),
-    Contender("one head, shifted keys", PILOT, {**INDUCTION, **SKIP}),
-    Contender("no head", PRESET, NO_HEAD),
-    Contender("no head, LSTM skip", PILOT, {**NO_HEAD, **SKIP}),
-    Contender("Transformer, AdamW", Setting(2e-3, 64, 2048), transformer="adamw"),
-    Contender("Transformer, Muon", Setting(8e-3, 64, 2048), transformer="muon"),
+    Contender(SHIFTED, PILOT, {**INDUCTION, **SKIP}),
+    Contender(PLAIN, PILOT, {**NO_HEAD, **SKIP}),
+    Contender("one head", PRESET, turn=1),
+    Contender("Transformer, AdamW", Setting(2e-3, 64, 2048), transformer="adamw", turn=1),
+    Contender("Transformer, Muon", Setting(8e-3, 64, 2048), transformer="muon", turn=1),
 )
 
 TRIALS = (
-    Contender("start", PRESET),
-    Contender("shifted keys and query gain only", PILOT, INDUCTION),
-    Contender("LSTM skip only", PILOT, SKIP),
-    Contender("no query gain", PILOT, {"shifted_keys": True, **SKIP}),
-    Contender("memory of 1024", PILOT, {**INDUCTION, **SKIP, "memory": 1024}),
+    Contender("no head", PILOT, NO_HEAD, compared_with=PLAIN),
+    Contender("shifted keys and query gain only", PILOT, INDUCTION, compared_with=SHIFTED),
+    Contender("LSTM skip only", PILOT, SKIP, compared_with=SHIFTED),
+    Contender("no query gain", PILOT, {"shifted_keys": True, **SKIP}, compared_with=SHIFTED),
+    Contender(
+        "memory of 1024", PILOT, {**INDUCTION, **SKIP, "memory": 1024}, compared_with=SHIFTED
+    ),
 )
 
 AXES: Mapping[str, tuple[Any, ...]] = {
@@ -179,26 +198,24 @@ FULL = Race(
     trials=TRIALS,
     axes=AXES,
     opening=(64, 128, 256, 512),
-    search_size=12,
-    seeds=(0, 1, 2),
+    search_size=8,
 )
 
 _SMALL = Setting(lr=4e-3, length=16, step_bytes=64)
 QUICK = Race(
-    track=Track(0.03, 60_000, (20_000, 600, 600), 1),
+    track=Track(0.03, 0.01, 60_000, (20_000, 600, 600), 1),
     shape={**_SHAPE, "dim": 32, "boom_dim": 64, "memory": 48},
     recipe=_RECIPE,
     transformer=(32, 2, 2),
     contenders=(
         Contender("one head", _SMALL),
         Contender("no head", _SMALL, NO_HEAD),
-        Contender("Transformer, Muon", _SMALL, transformer="muon"),
+        Contender("Transformer, Muon", _SMALL, transformer="muon", turn=1),
     ),
-    trials=(Contender("memory of 24", _SMALL, {"memory": 24}),),
+    trials=(Contender("memory of 24", _SMALL, {"memory": 24}, compared_with="one head"),),
     axes={"lr": (2e-3, 4e-3, 8e-3), "step_bytes": (64, 128), "length": (8, 16, 32)},
     opening=(8, 16),
     search_size=3,
-    seeds=(0, 1, 2),
     quick=True,
 )
 
@@ -208,13 +225,16 @@ def make_race(quick: bool, seconds: float | None = None, rounds: int | None = No
 
     Args:
         quick: return the small race that tests the harness.
-        seconds, rounds: see `Track`; None for the race's own.
+        seconds: see `Track`; the time of a search changes in proportion. None for the race's own.
+        rounds: see `Track`; None for the race's own.
     """
     race = QUICK if quick else FULL
     track = race.track
+    scale = 1.0 if seconds is None else seconds / track.seconds
     track = dataclasses.replace(
         track,
         seconds=track.seconds if seconds is None else seconds,
+        search_seconds=scale * track.search_seconds,
         rounds=track.rounds if rounds is None else rounds,
     )
     return dataclasses.replace(race, track=track)

@@ -1,7 +1,7 @@
 """A Transformer from the package x-transformers with as many parameters as an SHA-RNN.
 
 It has the components that the package recommends: rotary positions, RMSNorm, and gated
-feed-forward layers without biases. To make the comparison fair, it is trained with the same
+feed-forward layers without biases. To make the comparison fair, it can be trained with the same
 optimiser, has its own learning rate and context length, and is scored on overlapping windows.
 """
 
@@ -22,6 +22,7 @@ from torch import nn
 import sharnn
 from sharnn.io.byte_sources import as_bytes
 from sharnn.optional import import_optional
+from sharnn.trainer import NonFiniteError
 
 MAX_UNFUSED_CONTEXT = 128
 
@@ -108,16 +109,22 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def make_optimizer(model: nn.Module, name: str, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, name: str, recipe: sharnn.Recipe) -> torch.optim.Optimizer:
     """Returns AdamW, or Muon for the matrices of the blocks with its AdamW for everything else.
 
     Args:
         model: the Transformer.
         name: ``"muon"`` or ``"adamw"``.
-        lr: learning rate.
+        recipe: learning rate, betas, epsilon and weight decay.
     """
+    settings: dict[str, Any] = {
+        "lr": recipe.lr,
+        "betas": (recipe.beta1, recipe.beta2),
+        "eps": recipe.eps,
+        "weight_decay": recipe.weight_decay,
+    }
     if name == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+        return torch.optim.AdamW(model.parameters(), fused=True, **settings)
     groups: dict[int, list[nn.Parameter]] = {0: [], 1: [], 2: []}
     for parameter_name, parameter in model.named_parameters():
         is_matrix = parameter.dim() == 2 and parameter_name.startswith("attn_layers.")
@@ -130,21 +137,25 @@ def make_optimizer(model: nn.Module, name: str, lr: float) -> torch.optim.Optimi
             for stacked, members in groups.items()
             if members
         ],
-        lr=lr,
+        **settings,
     )
 
 
 class TransformerTrainer:
     """Trains a Transformer on windows at random positions, one step at a time.
 
+    As in `sharnn.Trainer`, a step with a non-finite loss or gradient is skipped.
+
     Args:
         corpus: the training data.
         parameters: number of parameters of the model.
         own: the Transformer's shape and training settings.
-        recipe: end of the run, warm-up, schedule, clipping and seed.
+        recipe: end of the run, warm-up, schedule, clipping, seed, maximum number of consecutive
+            skipped steps, and the optimiser's settings except its name and learning rate.
 
     Attributes:
         seconds: training time so far; the caller adds to it.
+        skipped: number of skipped steps so far.
 
     Raises:
         sharnn.InputError: the corpus is too short; or see `transformer`.
@@ -163,9 +174,10 @@ class TransformerTrainer:
         if len(self.train) <= own.context:
             raise sharnn.InputError(f"{corpus.name} is too short for windows of {own.context}")
         self.model = transformer(parameters, own)
-        self.optimizer = make_optimizer(self.model, own.optimizer, own.lr)
+        self.optimizer = make_optimizer(self.model, own.optimizer, self.recipe)
         self.random = np.random.default_rng(recipe.seed)
         self.step_count, self.seconds = 0, 0.0
+        self.skipped = self.consecutive_skips = 0
 
     @property
     def progress(self) -> float:
@@ -174,7 +186,11 @@ class TransformerTrainer:
         return self.recipe.progress(self.step_count, read / len(self.train), self.seconds)
 
     def step(self) -> StepLoss:
-        """Trains on the next batch of windows."""
+        """Trains on the next batch of windows.
+
+        Raises:
+            NonFiniteError: one non-finite step too many in a row.
+        """
         lr = self.recipe.learning_rate(self.step_count, self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -188,9 +204,21 @@ class TransformerTrainer:
             logits = self.model(text[:, :-1])  # (batch, context, 256)
         loss = F.cross_entropy(logits.float().flatten(0, 1), text[:, 1:].flatten())
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        return StepLoss(loss.item(), text[:, 1:].numel())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
+        if finite:
+            self.optimizer.step()
+        self._count_skips(not finite)
+        return StepLoss(loss.item(), text[:, 1:].numel(), not finite)
+
+    def _count_skips(self, skipped: bool) -> None:
+        """Counts skipped steps, and ends the run if there are too many in a row."""
+        self.skipped += skipped
+        self.consecutive_skips = self.consecutive_skips + 1 if skipped else 0
+        if self.consecutive_skips > self.recipe.max_skips:
+            raise NonFiniteError(
+                f"{self.consecutive_skips} consecutive steps had a non-finite loss or gradient"
+            )
 
 
 @dataclass(frozen=True)
@@ -200,10 +228,12 @@ class StepLoss:
     Args:
         loss: nats per byte before the step.
         size: number of bytes predicted.
+        skipped: the weights were not updated because the loss or the gradient was not finite.
     """
 
     loss: float
     size: int
+    skipped: bool
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -38,7 +38,8 @@ def wait(page):
 def type_text(page, text):
     """Replaces the text, and waits until it has been read."""
     page.fill("#text", text)
-    expect(page.locator("#status")).to_contain_text(f"{len(text.encode())} bytes;", timeout=60_000)
+    size = f"{len(text.encode()):,} bytes;"
+    expect(page.locator("#status")).to_contain_text(size, timeout=60_000)
 
 
 def assert_fits_a_phone_in_the_dark(page):
@@ -47,3 +48,12 @@ def assert_fits_a_phone_in_the_dark(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == "rgb(21, 24, 28)"
+
+
+def until(page, expression):
+    """Waits until an expression is true. Playwright's own wait is against the page's policy."""
+    for _ in range(600):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {expression}")

@@ -1,6 +1,7 @@
 """The benchmarks: the plain model equals the library's, scoring is right, and the harness runs."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from benchmarks.transformer import (
 )
 from benchmarks.writers import random_state
 from extras import HAS_TRANSFORMER, needs_transformer
-from sharnn.trainer import Trainer
+from sharnn.trainer import NonFiniteError, Trainer
 from small import small_config, small_model, small_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -135,9 +136,55 @@ def test_the_transformer_learns(corpus):
 
 
 @needs_transformer
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_of_the_transformer_that_is_not_finite_is_skipped(corpus, optimizer, where):
+    own = TransformerRecipe(32, 2, 2, 32, 4, lr=1e-2, optimizer=optimizer)
+    trainer = TransformerTrainer(corpus, 40_000, own, small_recipe(steps=20, max_skips=1))
+    assert not trainer.step().skipped
+    weight = trainer.model.to_logits.weight
+    weights = [parameter.clone() for parameter in trainer.model.parameters()]
+
+    def broken(tensor):
+        return tensor * float("nan")
+
+    if where == "loss":
+        handle = trainer.model.register_forward_hook(lambda module, inputs, out: broken(out))
+    else:
+        handle = weight.register_hook(broken)
+    assert trainer.step().skipped
+    handle.remove()
+    assert not any(
+        before.ne(after).any()
+        for before, after in zip(weights, trainer.model.parameters(), strict=True)
+    )
+    result = trainer.step()
+    assert not result.skipped
+    assert math.isfinite(result.loss)
+    assert weights[0].ne(next(trainer.model.parameters())).any()
+    assert (trainer.skipped, trainer.consecutive_skips, trainer.step_count) == (1, 0, 3)
+    weight.data.fill_(float("nan"))
+    assert trainer.step().skipped
+    with pytest.raises(NonFiniteError, match="2 consecutive steps"):
+        trainer.step()
+
+
+@needs_transformer
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_optimiser_of_the_transformer_has_the_settings_of_the_recipe(name):
+    model = transformer(40_000, TransformerRecipe(32, 2, 2, 32, 4, 1e-2))
+    recipe = small_recipe(lr=3e-3, beta2=0.9, eps=1e-7, weight_decay=0.25)
+    for group in make_optimizer(model, name, recipe).param_groups:
+        found = [group[key] for key in ("lr", "betas", "eps", "weight_decay")]
+        assert found == [3e-3, (recipe.beta1, 0.9), 1e-7, 0.25]
+    for group in make_optimizer(model, name, small_recipe()).param_groups:
+        assert group["weight_decay"] == 0
+
+
+@needs_transformer
 def test_the_optimiser_has_every_parameter_of_the_transformer():
     model = transformer(40_000, TransformerRecipe(32, 2, 2, 32, 4, 1e-2))
-    groups = make_optimizer(model, "muon", 1e-2).param_groups
+    groups = make_optimizer(model, "muon", small_recipe()).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert {group["stacked"] for group in groups if group["matrices"]} == {1, 2}
 

@@ -124,7 +124,7 @@ def test_make_sync_undoes_what_other_programs_change_in_a_notebook(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_book_treats_warnings_as_errors():
+def test_make_book_treats_warnings_as_errors_and_draws_pictures():
     environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
     printed = subprocess.run(
         ["make", "--dry-run", "book"],
@@ -136,6 +136,9 @@ def test_make_book_treats_warnings_as_errors():
     )
     (build,) = re.findall(r"jupyter-book build (.*)", printed.stdout)
     assert {"-W", "--warningiserror"} & set(build.split())
+    runs = re.findall(r".*(?:jcache project|jupyter-book build) .*", printed.stdout)
+    assert len(runs) == 2
+    assert all(" SHARNN_KNOBS=pictures " in run for run in runs), "both may run notebooks"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from browser import needs_browser, open_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, wait
+from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
 from sharnn import SHARNN, InputError, load, save
 from sharnn.web.memory import MemoryPage, memory_lengths
 from small import small_model
@@ -49,15 +49,6 @@ def bits_of(model, text, limit):
         logits, state = model.step(symbol[None], state, memory_limit=limit)
         losses.append(F.cross_entropy(logits[0], following) / torch.log(torch.tensor(2.0)))
     return torch.stack(losses)
-
-
-def until(page, condition):
-    """Waits until a condition is true. Playwright's own function needs eval, which pages forbid."""
-    for _ in range(300):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"{condition} is still false")
 
 
 def test_a_model_without_a_head_is_refused():

@@ -1,17 +1,14 @@
-"""The helpers of the notebooks: size switch, tables, timing, controls, repository files."""
+"""The helpers of the notebooks: size switch, tables, timing, repository files."""
 
 import itertools
 from types import SimpleNamespace
 
-import ipywidgets
-import matplotlib.pyplot as plt
 import pooch
 import pytest
 import torch
 
 from sharnn import InputError
-from sharnn.notebook import Knobs, Size, repository_file, table, timed
-from sharnn.plots import panels
+from sharnn.notebook import Size, repository_file, table, timed
 
 
 def test_the_size_follows_the_environment(monkeypatch):
@@ -41,52 +38,9 @@ def test_a_table_is_markdown():
 def test_the_minimum_time_is_returned(monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 24.0])  # the start and the end of each call
     fake = SimpleNamespace(perf_counter=clock.__next__)
-    monkeypatch.setattr("sharnn.notebook.time", fake)
+    monkeypatch.setattr("sharnn.notebook.helpers.time", fake)
     calls = itertools.count(1)
     assert timed(lambda: next(calls), repeats=3) == (3, 2.0)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """A list for the values that figures are drawn with, while nothing is displayed."""
-    monkeypatch.setattr("IPython.display.display", lambda figure: None)
-    return []
-
-
-def test_knobs_contain_a_widget_and_an_image(drawn):
-    def draw(n, kind):
-        drawn.append((n, kind))
-        return panels()[0].figure
-
-    knobs = Knobs(draw, n=ipywidgets.IntSlider(3, 1, 5), kind=["a", "b"])
-    before = plt.get_fignums()
-    bundle = knobs._repr_mimebundle_()
-    assert bundle["image/png"].startswith(b"\x89PNG")
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert set(drawn) == {(3, "a")}, "the image shows the initial values"
-    assert plt.get_fignums() == before, "displayed figures are closed"
-
-
-def test_knobs_work_with_ipywidgets_7(drawn, monkeypatch):
-    class Interactive(ipywidgets.interactive):
-        """Has no values before it displays itself, and builds no MIME bundle."""
-
-        _repr_mimebundle_ = None
-
-        def __init__(self, function, **controls):
-            super().__init__(function, **controls)
-            self.kwargs = {}
-            drawn.clear()
-
-    def draw(n):
-        drawn.append(n)
-        return panels()[0].figure
-
-    monkeypatch.setattr(ipywidgets, "interactive", Interactive)
-    bundle = Knobs(draw, n=(1, 5))._repr_mimebundle_()
-    assert drawn == [3, 3], "for the widget and for the image"
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
-    assert bundle["image/png"].startswith(b"\x89PNG")
 
 
 def test_a_file_is_found_in_the_clone():

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jupytext
-import matplotlib.pyplot as plt
 import pytest
 from filelock import FileLock
 
@@ -19,83 +17,28 @@ from benchmarks.__main__ import main
 from benchmarks.race import choose
 from benchmarks.race_file import _lock, append_row, claim, read_rows, start_file
 from benchmarks.race_models import mean_length, missing_options, prepare
-from benchmarks.race_pages import PAGES, block, older_block, with_block
-from benchmarks.race_report import (
-    Result,
-    compare,
-    curves,
-    record_rows,
-    results_of,
-    rivals,
-    search_rows,
-    verdicts,
-)
+from benchmarks.race_report import results_of
 from benchmarks.race_run import TAKEN, open_data, perform, train
 from benchmarks.race_search import (
+    STAGES,
     Run,
     best_setting,
+    final_setting,
     grid,
+    in_order,
     is_settled,
     next_runs,
     next_setting,
     offsets,
+    settings_to_check,
 )
 from benchmarks.race_settings import FULL, QUICK, Contender, Setting, make_race
-from benchmarks.race_status import missing_count, status_lines
+from benchmarks.race_status import missing_counts, run_seconds, status_lines
 from benchmarks.race_timing import budget, ratio, step_seconds
 from extras import HAS_TRANSFORMER, needs_transformer
+from race_rows import REFERENCE, row_of, rows_of_race, search, timing
 
 ROOT = Path(__file__).parent.parent
-MACHINE = {"processor": "a processor", "commit": "abc1234"}
-REFERENCE = {"kind": "reference", "seconds": 0.01, "quiet": True, "machine": MACHINE}
-
-
-def timing(contender, setting, ms, reference_ms):
-    shape = {"length": setting.length, "step_bytes": setting.step_bytes}
-    times = {"ms": ms, "reference_ms": reference_ms}
-    return {"kind": "timing", "contender": contender, **shape, **times, "machine": MACHINE}
-
-
-def row_of(run, valid, **more):
-    return {
-        "kind": "run",
-        "name": run.name,
-        "stage": run.stage,
-        "contender": run.contender,
-        "seed": run.seed,
-        "setting": dataclasses.asdict(run.setting),
-        "valid": valid,
-        "parameters": 1000,
-        "bytes_read": 2_000_000,
-        "peak_bytes": 500_000_000,
-        "cpu_seconds": 600.0,
-        "score_cpu_seconds": 60.0,
-        "step_seconds": 0.3,
-        "machine": MACHINE,
-        **more,
-    }
-
-
-def search(race, contender, bits_of):
-    """Returns the rows of a complete search in which each setting has the bits of a function."""
-    rows = []
-    while True:
-        run = next(next_runs(race, contender, rows), None)
-        if run is None or run.stage != "search":
-            return rows
-        rows.append(row_of(run, bits_of(run.setting)))
-
-
-def rows_of_race(race, bits_of, seed_step=0.01):
-    """Returns the rows of a complete race, with ``bits_of(contender)`` for the final runs."""
-    rows = [{"kind": "track", "quick": race.quick}, REFERENCE]
-    for contender in race.contenders:
-        rows += search(race, contender, lambda setting: 3 + setting.lr)
-        for run in next_runs(race, contender, [row for row in rows if row["kind"] == "run"]):
-            bits = bits_of(contender) + seed_step * run.seed
-            points = [[10, bits + 1], [20, bits]]
-            rows.append(row_of(run, bits, test=bits + 0.1, valid_curve=points))
-    return rows
 
 
 # Budgets
@@ -167,18 +110,29 @@ def test_every_search_has_the_same_size_and_grid(race):
         assert runs[0] == dataclasses.asdict(contender.start)
 
 
-def test_a_search_ends_between_tried_neighbours():
-    best = Setting(lr=4e-3, length=128, step_bytes=4096)
+def bits_around(best):
+    """Returns a function of a setting that is lowest at the best one."""
+    return lambda setting: 2 + 0.1 * sum(step**2 for step in offsets(FULL, best, setting))
 
-    def bits(setting):
-        return 2 + 0.1 * sum(step**2 for step in offsets(FULL, best, setting))
 
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_a_search_that_starts_near_the_best_rate_tries_both_neighbours(factor):
     for contender in FULL.contenders:
-        rows = search(FULL, contender, bits)
+        best = dataclasses.replace(contender.start, lr=factor * contender.start.lr, length=128)
+        rows = search(FULL, contender, bits_around(best))
         results = {Setting(**row["setting"]): row["valid"] for row in rows}
         assert best_setting(results) == best, contender.name
-        rates = [s.lr for s in results if (s.length, s.step_bytes) == (128, 4096)]
-        assert {2e-3, 4e-3, 8e-3} <= set(rates), contender.name
+        assert is_settled(FULL, results) or factor != 1, contender.name
+        rates = [s.lr for s in results if (s.length, s.step_bytes) == (128, best.step_bytes)]
+        assert {best.lr / 2, best.lr, best.lr * 2} <= set(rates), contender.name
+
+
+def test_a_search_moves_to_a_best_setting_farther_away():
+    for contender in FULL.contenders:
+        best = dataclasses.replace(contender.start, length=256, lr=contender.start.lr / 4)
+        rows = search(FULL, contender, bits_around(best))
+        results = {Setting(**row["setting"]): row["valid"] for row in rows}
+        assert best_setting(results) == best, contender.name
 
 
 def test_a_search_is_settled_if_all_neighbours_were_tried():
@@ -196,9 +150,11 @@ def test_a_diverged_run_is_the_worst_and_does_not_end_the_search():
     results = {Setting(**row["setting"]): row["valid"] for row in rows}
     assert len(rows) == QUICK.search_size
     assert results[contender.start] is None
+    checks = list(next_runs(QUICK, contender, rows))
+    assert all(run.stage == "check" and run.setting.length == 8 for run in checks)
+    rows += [row_of(checks[0], None), row_of(checks[1], 2.0)]
     finals = list(next_runs(QUICK, contender, rows))
-    assert [run.seed for run in finals] == [0, 1, 2]
-    assert all(run.stage == "final" and run.setting.length == 8 for run in finals)
+    assert all((run.stage, run.setting) == ("final", checks[1].setting) for run in finals)
 
 
 def test_the_next_run_depends_only_on_the_results():
@@ -213,6 +169,98 @@ def test_a_complete_grid_ends_a_search():
     results = dict.fromkeys(grid(QUICK), 2.0)
     larger = dataclasses.replace(QUICK, search_size=1000)
     assert next_setting(larger, larger.contenders[0], results) is None
+
+
+# Checks, final runs, trials, and the order of all
+
+
+def test_the_checks_are_the_best_setting_and_the_next_lower_rate():
+    results = dict.fromkeys(grid(FULL), 3.0)
+    for lr, other in ((8e-3, 4e-3), (1e-3, 5e-4), (5e-4, 1e-3)):
+        best = Setting(lr, 128, 4096)
+        checked = settings_to_check(FULL, {**results, best: 2.0})
+        assert checked == (best, dataclasses.replace(best, lr=other))
+
+
+@pytest.mark.parametrize("lower_is_better", [True, False])
+def test_the_better_check_is_final_and_other_seeds_train_it(lower_is_better):
+    contender = FULL.contenders[0]
+    rows = search(FULL, contender, lambda setting: 2 + abs(setting.lr - 8e-3))
+    checks = list(next_runs(FULL, contender, rows))
+    assert [(run.stage, run.seed, run.setting.lr) for run in checks] == [
+        ("check", FULL.search_seed, 8e-3),
+        ("check", FULL.search_seed, 4e-3),
+    ]
+    rows.append(row_of(checks[0], 1.9))
+    assert final_setting(FULL, contender, rows) is None
+    assert [run.name for run in next_runs(FULL, contender, rows)] == [checks[1].name]
+    rows.append(row_of(checks[1], 1.8 if lower_is_better else 1.95))
+    chosen = checks[lower_is_better].setting
+    finals = list(next_runs(FULL, contender, rows))
+    assert final_setting(FULL, contender, rows) == chosen
+    assert [run.seed for run in finals] == [1, 2, 3]
+    assert all((run.stage, run.setting) == ("final", chosen) for run in finals)
+
+
+@pytest.mark.parametrize("race", [FULL, QUICK], ids=["full", "quick"])
+def test_no_seed_that_chose_a_setting_is_reported(race):
+    assert race.search_seed not in race.seeds
+    assert len(race.seeds) == len(race.trial_seeds) == 3
+    chosen = {row["seed"] for row in rows_of_race(race, lambda one: 2.0)[2:] if "test" not in row}
+    assert chosen == {race.search_seed} | set(race.trial_seeds)
+
+
+@pytest.mark.parametrize("race", [FULL, QUICK], ids=["full", "quick"])
+def test_every_trial_changes_a_contender_at_the_start_of_its_search(race):
+    names = [one.name for one in (*race.contenders, *race.trials)]
+    assert len(set(names)) == len(names)
+    for trial in race.trials:
+        other = race.contender(trial.compared_with)
+        assert other in race.contenders
+        assert trial.start == other.start
+        assert (trial.model, trial.recipe) != (other.model, other.recipe)
+        assert [run.setting for run in next_runs(race, other, [])] == [trial.start]
+
+
+def test_searches_and_trials_are_a_third_as_long_as_checks_and_final_runs():
+    seconds = {stage: FULL.seconds(stage) for stage in STAGES}
+    assert seconds == {"search": 200, "check": 600, "final": 600, "trial": 200}
+    shorter = make_race(False, seconds=60.0)
+    assert [shorter.seconds(stage) for stage in STAGES] == pytest.approx([20, 60, 60, 20])
+    contender, corpus = QUICK.contenders[1], open_data(QUICK, "sample")
+    for stage, steps in (("search", 1), ("check", 3), ("trial", 1)):
+        assert (
+            train(QUICK, Run(stage, contender.name, contender.start, 0), corpus, 0.01)["steps_done"]
+            == steps
+        )
+
+
+def test_the_order_of_the_runs():
+    everyone, rows, order = (*FULL.contenders, *FULL.trials), [], []
+    while runs := in_order(FULL, everyone, rows):
+        order.append(runs[0])
+        rows.append(row_of(runs[0], 2 + runs[0].setting.lr))
+    assert len(order) == 80
+    stages = [run.stage for run in order]
+    assert stages == sorted(stages, key=STAGES.index)
+    assert [stages.count(stage) for stage in STAGES] == [40, 10, 15, 15]
+    head, no_head = "one head, shifted keys", "no head, LSTM skip"
+    assert [run.contender for run in order[:16]] == 8 * [head, no_head]
+    others = [one.name for one in FULL.contenders[2:]]
+    assert [run.contender for run in order[16:40]] == 8 * others
+    assert [run.contender for run in order[50:56]] == 3 * [head, no_head]
+    assert [run.contender for run in order[65:]] == 3 * [one.name for one in FULL.trials]
+
+
+def test_nothing_waits_for_the_stage_of_another_contender():
+    first, second = FULL.contenders[:2]
+    rows = search(FULL, first, lambda setting: 2 + setting.lr)
+    runs = in_order(FULL, (first, second), rows)
+    assert [(run.stage, run.contender) for run in runs] == [
+        ("search", second.name),
+        ("check", first.name),
+        ("check", first.name),
+    ]
 
 
 # Runs
@@ -234,10 +282,12 @@ def test_only_final_runs_see_test_data(contender):
         pytest.skip("x-transformers is not installed")
     corpus = open_data(QUICK, "sample")
     hidden = dataclasses.replace(corpus, test=Untouched())
-    run = Run("search", contender.name, contender.start, 0)
+    run = Run("check", contender.name, contender.start, 0)
     row = train(QUICK, run, hidden, 0.01)
     assert row["steps"] == row["steps_done"] == 3
+    assert row["skipped"] == row["details"]["weight_decay"] == 0
     assert "test" not in row
+    assert "test" not in train(QUICK, dataclasses.replace(run, stage="search"), hidden, 0.01)
     assert 4 < row["valid"] < 10
     final = train(QUICK, dataclasses.replace(run, stage="final"), corpus, 0.01)
     assert 4 < final["test"] < 10
@@ -260,18 +310,48 @@ def test_a_trial_is_trained_with_all_seeds_and_never_tested():
     assert "test" not in train(QUICK, runs[0], hidden, 0.01)
 
 
-def test_a_diverged_run_is_recorded_without_bits(monkeypatch):
-    class Broken:
-        def __init__(self, *arguments):
-            self.__dict__.update(vars(prepare(*arguments)))
-            self.trainer.recipe = dataclasses.replace(self.trainer.recipe, max_skips=1)
-            self.trainer.model.embedding.weight.data.fill_(float("nan"))
+@pytest.mark.parametrize("contender", QUICK.contenders, ids=lambda one: one.name)
+def test_a_diverged_run_is_recorded_without_bits(contender, monkeypatch):
+    if contender.transformer and not HAS_TRANSFORMER:
+        pytest.skip("x-transformers is not installed")
 
-    monkeypatch.setattr(benchmarks.race_run, "prepare", Broken)
-    run = Run("final", "no head", QUICK.contenders[1].start, 0)
+    def broken(*arguments):
+        entry = prepare(*arguments)
+        entry.trainer.recipe = dataclasses.replace(entry.trainer.recipe, max_skips=1)
+        next(entry.trainer.model.parameters()).data.fill_(float("nan"))
+        return entry
+
+    monkeypatch.setattr(benchmarks.race_run, "prepare", broken)
+    run = Run("final", contender.name, contender.start, 0)
     row = train(QUICK, run, open_data(QUICK, "sample"), 0.001)
     assert row["valid"] is row["test"] is None
     assert row["steps_done"] < row["steps"] == 30
+    assert row["skipped"] == 2
+
+
+def test_a_step_that_is_not_finite_does_not_end_a_run(monkeypatch):
+    def broken(*arguments):
+        entry = prepare(*arguments)
+        take = entry.trainer.step
+
+        def step():
+            weight = entry.trainer.model.blocks[0].lstm.weight_ih_l0
+            if entry.trainer.step_count != 1:
+                return take()
+            before = weight.data.clone()
+            weight.data.fill_(float("nan"))
+            result = take()
+            weight.data.copy_(before)
+            return result
+
+        entry.trainer.step = step
+        return entry
+
+    monkeypatch.setattr(benchmarks.race_run, "prepare", broken)
+    run = Run("check", "no head", QUICK.contenders[1].start, 0)
+    row = train(QUICK, run, open_data(QUICK, "sample"), 0.01)
+    assert (row["steps_done"], row["skipped"]) == (3, 1)
+    assert 4 < row["valid"] < 10
 
 
 def test_a_model_above_the_limit_of_parameters_is_refused():
@@ -294,7 +374,11 @@ def test_a_contender_with_an_unknown_option_is_left_out(capsys):
     race = dataclasses.replace(QUICK, contenders=(*QUICK.contenders[:2], unknown))
     assert missing_options(unknown) == ["wings"]
     arguments = type("Arguments", (), {"trial": None, "contender": None})
-    assert choose(race, arguments) == list(QUICK.contenders[:2])
+    assert choose(race, arguments) == [*QUICK.contenders[:2], *QUICK.trials]
+    arguments = type("Arguments", (), {"trial": ["memory of 24"], "contender": ["no head"]})
+    assert choose(race, arguments) == [QUICK.contenders[1], *QUICK.trials]
+    arguments = type("Arguments", (), {"trial": None, "contender": None})
+    choose(race, arguments)
     assert "unknown: left out, sharnn has no option wings" in capsys.readouterr().err
     assert any("no option wings" in line for line in status_lines(race, []))
     with pytest.raises(sharnn.InputError, match="wings"):
@@ -382,6 +466,7 @@ def test_a_run_is_done_once(out):
         (["--seconds", "0", "--data", "sample"], "--seconds must be more than 0"),
         (["--seconds", "nan", "--data", "sample"], "--seconds must be more than 0"),
         (["--contender", "nobody", "--data", "sample"], "no contender 'nobody'"),
+        (["--trial", "one head", "--data", "sample"], "no trial 'one head'"),
         (["--next", "0"], "--next"),
         (["--out", "/nowhere/race.jsonl", "--data", "sample"], "/nowhere/race.jsonl"),
     ],
@@ -408,133 +493,30 @@ def test_the_status_lists_what_is_missing(out, capsys):
     assert main(["race", "--quick", "--status", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "reference: 10.0 ms a step, on a quiet machine"
-    assert "one head: search 0 of 3, final 0 of 3" in lines
-    assert lines[-1].startswith("18 runs are missing")
+    assert "one head: search 0 of 3, check 0 of 2, final 0 of 3" in lines
+    assert "trial memory of 24: 0 of 3 seeds" in lines
+    counts = [line.split(" runs are missing")[0] for line in lines[-5:]]
+    assert counts == ["search: 9", "check: 6", "final: 9", "trial: 3", "27"]
     rows = rows_of_race(QUICK, lambda contender: 2.0)
     assert list(status_lines(QUICK, rows))[-1].startswith("0 runs are missing")
-    last = [row for row in rows if row["kind"] == "run"][:-1]
-    assert missing_count(QUICK, QUICK.contenders[-1], last) == 1
 
 
-# Reports
+def test_the_missing_runs_of_a_contender_by_stage():
+    contender, rows = QUICK.contenders[0], []
+    expected = [(3, 2, 3), (2, 2, 3), (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 0, 3), (0, 0, 2)]
+    for counts in expected:
+        found = missing_counts(QUICK, contender, rows)
+        assert tuple(found.values()) == counts
+        rows.append(row_of(next(next_runs(QUICK, contender, rows)), 2.0))
 
 
-def result(name, *bits):
-    contender = Contender(name, QUICK.contenders[0].start)
-    rows = tuple({"valid": value, "test": value} for value in bits)
-    return Result(contender, contender.start, rows)
-
-
-def test_a_sentence_names_the_winner_and_the_spread():
-    ahead, behind = result("A", 2.0, 2.01, 2.02), result("B", 2.2, 2.21, 2.22)
-    error = 2 * (2 * 0.01**2 / 3) ** 0.5
-    expected = f"On test, A is ahead of B by 0.200 ± {error:.3f} bits per byte."
-    assert compare(ahead, behind, "test") == compare(behind, ahead, "test") == expected
-
-
-def test_overlapping_seeds_show_no_difference():
-    wide, narrow = result("A", 2.0, 2.0, 2.3), result("B", 2.29, 2.29, 2.29)
-    sentence = compare(wide, narrow, "valid")
-    assert sentence.startswith("On validation, no difference between A and B was shown")
-    diverged = compare(result("A", 2.0, None, 2.0), narrow, "valid")
-    assert diverged.endswith("can't be compared: a run diverged.")
-
-
-def bits_of(contender):
-    if contender.transformer:
-        return 2.5
-    return 2.0 if contender.has_head else 2.3
-
-
-def test_the_verdicts_compare_the_best_of_each_kind():
-    results = results_of(FULL, rows_of_race(FULL, bits_of))
-    assert len(results) == len(FULL.contenders)
-    names = [[one.contender.name for one in pair] for pair in rivals(results)]
-    assert names == [["one head", "no head"], ["one head", "Transformer, AdamW"]]
-    sentences = verdicts(results)
-    assert "The lowest mean on validation is that of one head: 2.010 bits per byte." in sentences
-    assert any("one head is ahead of no head by 0.300 ±" in sentence for sentence in sentences)
-    minutes, bits = curves(results)["one head"]
-    assert minutes == [10 * 0.3 / 60, 20 * 0.3 / 60]
-    assert bits[-1] == pytest.approx(2.01)
-
-
-def test_final_runs_of_another_setting_do_not_count():
-    rows = rows_of_race(QUICK, bits_of)
-    assert len(results_of(QUICK, rows)) == 3
-    for row in rows:
-        if row["kind"] == "run" and row["stage"] == "final" and row["contender"] == "no head":
-            row["setting"] = {**row["setting"], "step_bytes": 128}
-    assert [one.contender.name for one in results_of(QUICK, rows)] == [
-        "one head",
-        "Transformer, Muon",
-    ]
-
-
-def test_no_search_or_trial_has_a_test_score():
-    for row in read_rows(ROOT / "benchmarks" / "race.jsonl", "run"):
-        assert ("test" in row) == (row["stage"] == "final"), row["name"]
-    assert all(len(cells) == 4 for cells in search_rows(QUICK, rows_of_race(QUICK, bits_of)))
-
-
-def test_the_pages_keep_the_older_runs_until_the_race_is_complete(tmp_path):
-    path = tmp_path / "race.jsonl"
-    older = older_block(ROOT / "benchmarks" / "results.json")
-    assert "one seed" in older
-    assert older.count("\n| ") >= 4
-    assert block(path) == older
-    rows = rows_of_race(FULL, bits_of)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
-    assert block(path) == older
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    new = block(path)
-    assert "| one head | " in new
-    assert "- On test, one head is ahead of no head by 0.300 ± 0.016 bits per byte.\n" in new
-    assert "Contexts of the Transformers: " in new
-    assert "12 runs of each contender" in new
-
-
-def test_the_pages_are_up_to_date():
-    for page in PAGES:
-        text = page.read_text()
-        assert with_block(text, block()) == text, "run python -m benchmarks race --write"
-    with pytest.raises(sharnn.InputError, match="lacks the markers"):
-        with_block("no markers", "text")
-
-
-@pytest.mark.parametrize("complete", [True, False])
-def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sharnn, "__file__", str(tmp_path / "sharnn" / "__init__.py"))
-    rows = rows_of_race(FULL, bits_of) if complete else []
-    folder = tmp_path / "benchmarks"
-    folder.mkdir()
-    (folder / "race.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = [row["name"] for row in rows if row.get("stage") == "final"][:3]
-    record = {"record": "first", "change": "none", "runs": names, "commit": "abc1234"}
-    (folder / "records.json").write_text(json.dumps([record] if complete else []))
-    namespace = {}
-    for cell in jupytext.read(ROOT / "book" / "benchmarks.md").cells:
-        if cell.cell_type == "code":
-            exec(cell.source, namespace)
-            if "race_report.verdicts" in cell.source:
-                shown = list(namespace["lines"])
-    plt.close("all")
-    printed = capsys.readouterr().out
-    assert ("No result yet" in printed) != complete
-    assert ("No record yet." in printed) != complete
-    assert any("one head is ahead of no head by" in line for line in shown) == complete
-
-
-def test_records_name_runs_that_exist():
-    records = json.loads((ROOT / "benchmarks" / "records.json").read_text())
-    list(record_rows(records, read_rows(ROOT / "benchmarks" / "race.jsonl")))
-    rows = rows_of_race(QUICK, bits_of)
-    names = [row["name"] for row in rows if row["kind"] == "run" and row["stage"] == "final"][:3]
-    record = {"record": "first", "change": "a change", "runs": names, "commit": "abc1234"}
-    (cells,) = record_rows([record], rows)
-    assert cells == ["first", "a change", "2.010", "2.110", "one head, 3 seeds", "`abc1234`"]
-    with pytest.raises(sharnn.InputError, match="has no run"):
-        list(record_rows([{**record, "runs": ["nothing"]}], rows))
+def test_the_race_takes_about_eight_and_a_half_hours():
+    last = list(status_lines(FULL, []))[-1]
+    assert last == "80 runs are missing: about 8.5 hours of one CPU thread"
+    run = Run("check", "one head", FULL.contenders[0].start, 0)
+    rows = [row_of(run, 2.0, cpu_seconds=500.0, score_cpu_seconds=7.0)]
+    assert run_seconds(FULL, "check", rows) == 507
+    assert run_seconds(FULL, "search", rows) == 200 + 36, "no run of this stage yet"
 
 
 # The whole race
@@ -585,11 +567,12 @@ def test_a_contender_runs_to_its_end(tmp_path):
     rows = read_rows(out)
     assert {row["kind"] for row in rows} == {"track", "reference", "timing", "run"}
     runs = [row for row in rows if row["kind"] == "run"]
-    assert len(runs) == len({row["name"] for row in runs}) == 6
+    assert len(runs) == len({row["name"] for row in runs}) == 8
     assert all(("test" in row) == (row["stage"] == "final") for row in runs)
     (no_head,) = results_of(QUICK, rows)
-    searched = [row for row in runs if row["stage"] == "search"]
-    assert no_head.rows[0]["valid"] == min(row["valid"] for row in searched), "the same run again"
+    checked = [row for row in runs if row["stage"] == "check"]
+    assert no_head.setting.lr in [row["setting"]["lr"] for row in checked]
+    assert {row["seed"] for row in checked} == {0}
     assert str(ROOT) not in out.read_text()
     before = out.read_bytes()
     process = start(out, "--contender", "no head")

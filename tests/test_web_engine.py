@@ -132,6 +132,93 @@ def test_wiki_small_over_more_bytes_than_it_remembers(page, tmp_path, storage, c
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=5e-4)
 
 
+PRODUCT = """
+({ rows, columns, integers, scales, x, y, kernels }) => {
+  const workspace = new Workspace(65536 * 100, kernels && fromBase64(kernels));
+  const matrix = new Int8Matrix(workspace, rows, columns);
+  for (let r = 0; r < rows; r++) {
+    matrix.row(r).set(integers.slice(r * columns, (r + 1) * columns));
+  }
+  matrix.scales.set(scales);
+  const [input, output, next] = [columns, rows, 8].map((length) => workspace.array(length));
+  input.set(x);
+  output.set(y);
+  matrix.addProduct(input, output, rows);
+  return { output: Array.from(output), next: Array.from(next) };
+}
+"""
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 10), (16, 256), (8, 5000)])
+@pytest.mark.parametrize("case", ["random", "small and large", "all at the limit", "zeros"])
+def test_a_product_with_int8_weights(page, rows, columns, case, binary):
+    random = np.random.default_rng(0)
+    integers = random.integers(-127, 128, (rows, columns))
+    scales = random.uniform(0.001, 0.1, rows).astype(np.float32)
+    x = random.standard_normal(columns).astype(np.float32)
+    y = random.standard_normal(rows).astype(np.float32)
+    if case == "small and large":
+        x[1:] /= 3000
+    elif case == "all at the limit":
+        integers[:], x[:] = -127, 1.37
+    elif case == "zeros":
+        x[:] = 0
+    arrays = {"integers": integers, "scales": scales, "x": x, "y": y}
+    request = {name: array.ravel().tolist() for name, array in arrays.items()}
+    request |= {"rows": rows, "columns": columns, "kernels": kernels() if binary else None}
+    found = page.evaluate(PRODUCT, request)
+    x, y, scales = x.astype(np.float64), y.astype(np.float64), scales.astype(np.float64)
+    expected = y + scales * (integers @ x)
+    # Sums of floats, which have 24 bits, and x as integers with at least 27 bits.
+    sizes = 2**-22 * np.abs(x) + 2**-27 * np.abs(x).max()
+    bound = 2**-22 * np.abs(y) + scales * (np.abs(integers) @ sizes)
+    assert (np.abs(np.array(found["output"]) - expected) <= bound).all()
+    assert found["next"] == [0] * 8, "it writes only the output"
+
+
+FUNCTIONS = """
+({ name, x, kernels }) => {
+  const workspace = new Workspace(65536, kernels && fromBase64(kernels));
+  const array = workspace.array(x.length + 4).fill(3);
+  array.set(x);
+  workspace[name](array.subarray(0, x.length));
+  return toBase64(array);
+}
+"""
+EXPECTED = {
+    "exp": np.exp,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_functions_of_vectors(page, name, binary):
+    usual = [np.linspace(-60, 60, length) for length in (1, 4, 7, 1001)]
+    extreme = np.array([-300, -100, -65, *([] if name == "exp" else [65, 100, 300])])
+    for x in (*usual, extreme):
+        x = x.astype(np.float32).astype(np.float64)
+        request = {"name": name, "x": x.tolist(), "kernels": kernels() if binary else None}
+        found = np.frombuffer(base64.b64decode(page.evaluate(FUNCTIONS, request)), np.float32)
+        rtol = 3e-6 if name == "exp" else 3e-7  # e^60 has a larger error than e^1
+        np.testing.assert_allclose(found[:-4], EXPECTED[name](x), rtol, atol=3e-7)
+        assert found[-4:].tolist() == [3] * 4, "it changes no other number"
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_weight_of_a_removed_row_is_zero(page, binary):
+    request = {
+        "name": "exp",
+        "x": [float("-inf"), 0, 1, 2],
+        "kernels": kernels() if binary else None,
+    }
+    found = np.frombuffer(base64.b64decode(page.evaluate(FUNCTIONS, request)), np.float32)
+    assert found[0] == 0
+
+
 REWIND = """
 (request) => {
   const { text } = request;

@@ -218,10 +218,38 @@ def sample_symbol(
         >>> sample_symbol(torch.tensor([0.0, 5.0, 1.0]), torch.Generator(), temperature=0.0)
         1
     """
+    probabilities, symbols = distribution(logits, temperature, top_k, top_p)
+    return int(symbols[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+def distribution(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the distribution that a symbol is sampled from.
+
+    Args:
+        logits: (vocab_size,), on the CPU.
+        temperature, top_k, top_p: see `generate`; they are not checked.
+
+    Returns:
+        The probabilities of the symbols that are kept, whose sum is the probability of not being
+        cut, and these symbols, the likeliest first.
+
+    Raises:
+        InputError: the logits are not finite.
+
+    Example:
+        >>> probabilities, symbols = distribution(torch.tensor([0.0, 5.0, 1.0]), top_p=0.99)
+        >>> probabilities, symbols
+        (tensor([0.9756, 0.0179], dtype=torch.float64), tensor([1, 2]))
+    """
     logits = logits.double()
     require_finite(logits)
     if temperature == 0:
-        return int(logits.argmax())
+        return logits.new_ones(1), logits.argmax().view(1)
     sorted_logits, symbols = logits.sort(descending=True, stable=True)  # (vocab_size,) each
     # With a maximum of 0, no temperature makes a logit infinite.
     probabilities = torch.softmax((sorted_logits - sorted_logits[0]) / temperature, dim=-1)
@@ -230,8 +258,7 @@ def sample_symbol(
         # A symbol is kept if the likelier ones sum to less than top_p, so one is always kept.
         before = probabilities.cumsum(0) - probabilities
         kept = min(kept, max(1, int((before < top_p).sum())))
-    choice = torch.multinomial(probabilities[:kept], 1, generator=generator)
-    return int(symbols[choice])
+    return probabilities[:kept], symbols[:kept]
 
 
 def printable(prompt: bytes, generated: Iterator[int]) -> Iterator[str]:

@@ -66,6 +66,7 @@ class ModelPage:
     needs_head: ClassVar[bool] = False
     notes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[int | None, ...]] = (None,)  # of the memory, one for each reading
+    longest: ClassVar[int] = MAX_TEXT  # bytes of the prepared text
 
     def __init__(
         self,
@@ -88,8 +89,10 @@ class ModelPage:
         if self.needs_head and not self.model.config.attention_layers:
             raise InputError("the page needs a model with a head, this one has none")
         self.text = text.encode()
-        if not 2 <= len(self.text) <= MAX_TEXT:
-            raise InputError(f"the text must have 2 to {MAX_TEXT:,} bytes, got {len(self.text):,}")
+        if not 2 <= len(self.text) <= self.longest:
+            raise InputError(
+                f"the text must have 2 to {self.longest:,} bytes, got {len(self.text):,}"
+            )
         self.name = name or "A SHA-RNN"
         self.weights = weights
 

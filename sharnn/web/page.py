@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-# A page may run its own scripts, which include WebAssembly and a worker, and make no request.
+# A page may run its own scripts, which include WebAssembly and a worker, and show its own pictures.
+# It makes no request.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
-    "style-src 'unsafe-inline'"
+    "style-src 'unsafe-inline'; img-src data: blob:"
 )
 
 

@@ -16,7 +16,7 @@ from sharnn.web.assembler import assemble
 from sharnn.web.page import asset
 from sharnn.weights import usable
 
-WORKER = "tensors kernels model reading worker".split()
+WORKER = "tensors kernels model reading distribution worker".split()
 
 
 @cache

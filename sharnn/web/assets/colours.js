@@ -21,6 +21,10 @@ class Colours {
       ...ramp.slice(1).reverse().map((share) => shade(this.less, 0.35 * share)),
       ...ramp.map((share) => shade(this.more, share)),
     ];
+    this.signed = [
+      ...ramp.slice(1).reverse().map((share) => shade(this.less, share)),
+      ...ramp.map((share) => shade(this.more, share)),
+    ];
   }
 }
 
@@ -54,7 +58,8 @@ function percent(share) {
   return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
 
-/** Applies the theme from a select element, and calls `changed` after each change of theme. */
+/** Applies the theme from a select element, or that of the page around the frame if there is none or it
+ *  is at "auto", and calls `changed` after each change of theme. */
 function followTheme(select, changed) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const surrounding = () => {
@@ -69,13 +74,13 @@ function followTheme(select, changed) {
   };
   let current = null;
   const apply = () => {
-    const theme = select.value === "auto" ? surrounding() : select.value;
+    const theme = select && select.value !== "auto" ? select.value : surrounding();
     if (theme === current) return;
     current = theme;
     document.documentElement.dataset.theme = theme;
     changed();
   };
-  select.addEventListener("change", apply);
+  select?.addEventListener("change", apply);
   dark.addEventListener("change", apply);
   try {
     if (window.parent !== window) {

@@ -1,6 +1,10 @@
-// Matrices and their products: in WebAssembly if the browser has SIMD, otherwise in JavaScript.
+// Matrices, products and functions of vectors: in WebAssembly if the browser has SIMD, otherwise in
+// JavaScript.
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 const pad = (count) => Math.ceil(count / 8) * 8;
+const address = (array) => array.byteOffset;
 
 /** Memory that JavaScript and WebAssembly share, and from which vectors and matrices are cut. */
 class Workspace {
@@ -29,6 +33,33 @@ class Workspace {
     this.used += pad(length) * Kind.BYTES_PER_ELEMENT;
     if (this.used > this.buffer.byteLength) throw new Error("the workspace is full");
     return new Kind(this.buffer, start, length);
+  }
+
+  /** x = e^x, in place. */
+  exp(x) {
+    this.apply("exp", Math.exp, x);
+  }
+
+  /** x = sigma(x), in place. */
+  sigmoid(x) {
+    this.apply("sigmoid", sigmoid, x);
+  }
+
+  /** x = tanh(x), in place. */
+  tanh(x) {
+    this.apply("tanh", Math.tanh, x);
+  }
+
+  /** x = gelu(x) = x sigma(1.702 x), in place. */
+  gelu(x) {
+    this.apply("gelu", (value) => value * sigmoid(1.702 * value), x);
+  }
+
+  /** x = f(x), in place. A kernel takes four numbers at a time, and f those that are left. */
+  apply(kernel, f, x) {
+    const taken = this.kernels ? x.length - (x.length % 4) : 0;
+    if (taken) this.kernels[kernel](address(x), taken);
+    for (let i = taken; i < x.length; i++) x[i] = f(x[i]);
   }
 }
 
@@ -62,31 +93,26 @@ class Matrix {
     y.set(this.row(r));
   }
 
-  /** y = W x, for the first `rows` rows of W. */
-  multiply(x, y, rows) {
-    if (this.kernels) {
-      this.run(this.kernels.multiply, this.values, x, y, rows);
+  /** y += W x, for the first `rows` rows of W. */
+  addProduct(x, y, rows) {
+    const { kernels, values, stride } = this;
+    if (kernels) {
+      kernels.add_product(address(values), address(x), address(y), pad(rows), 4 * stride);
     } else {
-      for (let r = 0; r < rows; r++) y[r] = this.product(r, x);
+      for (let r = 0; r < rows; r++) y[r] += this.product(r, x);
     }
   }
 
-  /** y = p M, for the first `rows` rows of M. */
-  mix(p, y, rows) {
-    if (this.kernels) {
-      this.run(this.kernels.mix, p, this.values, y, rows);
+  /** y += p M, for the first `rows` rows of M. */
+  addMix(p, y, rows) {
+    const { kernels, values, stride } = this;
+    if (kernels) {
+      kernels.add_mix(address(p), address(values), address(y), pad(rows), 4 * stride);
       return;
     }
-    y.fill(0);
     for (let r = 0; r < rows; r++) {
-      const start = r * this.stride;
-      for (let c = 0; c < this.columns; c++) y[c] += p[r] * this.values[start + c];
+      for (let c = 0; c < this.columns; c++) y[c] += p[r] * values[r * stride + c];
     }
-  }
-
-  run(kernel, a, b, y, rows) {
-    const bytes = this.stride * this.values.BYTES_PER_ELEMENT;
-    kernel(a.byteOffset, b.byteOffset, y.byteOffset, pad(rows), bytes);
   }
 
   product(r, x) {
@@ -101,11 +127,15 @@ class Matrix {
 class Int8Matrix extends Matrix {
   constructor(workspace, rows, columns) {
     super(workspace, rows, columns, Int8Array);
-    this.scales = new Float32Array(rows);
+    this.scales = workspace.array(rows);
+    // The kernels multiply integers: each number of a vector is split into two of 16 bits, a high
+    // and a low one. Four sums of a quarter of the products each must fit in 32 bits.
+    this.integers = workspace.array(2 * this.stride, Int16Array);
+    this.largest = Math.min(32767, Math.floor((2 ** 31 - 1) / 128 / (this.stride / 4)));
   }
 
   static size(rows, columns) {
-    return pad(rows) * pad(columns);
+    return pad(rows) * pad(columns) + 4 * pad(rows) + 4 * pad(columns);
   }
 
   copyRow(r, y) {
@@ -113,12 +143,14 @@ class Int8Matrix extends Matrix {
     for (let c = 0; c < row.length; c++) y[c] = row[c] * this.scales[r];
   }
 
-  multiply(x, y, rows) {
-    if (this.kernels) {
-      this.run(this.kernels.multiply8, this.values, x, y, rows);
+  addProduct(x, y, rows) {
+    const { kernels, values, stride, scales, integers, largest } = this;
+    if (kernels) {
+      const [W, s, n] = [values, scales, integers].map(address);
+      const unit = kernels.split(address(x), n, stride, largest);
+      kernels.add_product8(W, s, n, unit, address(y), pad(rows), stride);
     } else {
-      for (let r = 0; r < rows; r++) y[r] = this.product(r, x);
+      for (let r = 0; r < rows; r++) y[r] += scales[r] * this.product(r, x);
     }
-    for (let r = 0; r < rows; r++) y[r] *= this.scales[r];
   }
 }

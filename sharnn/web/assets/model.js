@@ -1,28 +1,31 @@
 // The whole model, one byte at a time. Each line has its counterpart in sharnn/model.py,
 // attention.py or layers.py. No dropout, and the heads are collapsed.
 
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+/** y = W x + b */
+function linear({ weight, bias }, x, y) {
+  y.set(bias);
+  weight.addProduct(x, y, bias.length);
+}
 
 /** y = LN(x): mean 0 and deviation 1, times a gain, plus a bias. */
 function layerNorm({ weight, bias }, x, y) {
   let mean = 0;
-  for (const value of x) mean += value;
+  for (let i = 0; i < x.length; i++) mean += x[i];
   mean /= x.length;
   let variance = 0;
-  for (const value of x) variance += (value - mean) ** 2;
+  for (let i = 0; i < x.length; i++) variance += (x[i] - mean) ** 2;
   const scale = 1 / Math.sqrt(variance / x.length + 1e-12);
   for (let i = 0; i < x.length; i++) y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
 }
 
 /** p = softmax(scores), in place. */
-function softmax(scores) {
+function softmax(workspace, scores) {
   let largest = -Infinity;
-  for (const score of scores) if (score > largest) largest = score;
+  for (let i = 0; i < scores.length; i++) if (scores[i] > largest) largest = scores[i];
+  for (let i = 0; i < scores.length; i++) scores[i] -= largest;
+  workspace.exp(scores);
   let total = 0;
-  for (let i = 0; i < scores.length; i++) {
-    scores[i] = Math.exp(scores[i] - largest);
-    total += scores[i];
-  }
+  for (let i = 0; i < scores.length; i++) total += scores[i];
   for (let i = 0; i < scores.length; i++) scores[i] /= total;
 }
 
@@ -33,25 +36,23 @@ class Model {
     this.workspace = workspace;
     const vector = (name) => file.values(name);
     const matrix = (name) => file.matrix(name, workspace);
-    const linear = (name) => ({ weight: matrix(`${name}.weight`), bias: vector(`${name}.bias`) });
+    const affine = (weight, bias) => ({ weight: matrix(weight), bias: vector(bias) });
     const norm = (name) => ({ weight: vector(`${name}.weight`), bias: vector(`${name}.bias`) });
 
     this.embedding = matrix("embedding.weight");
-    this.outputBias = vector("output_bias");
+    this.output = { weight: this.embedding, bias: vector("output_bias") };
     this.blocks = Array.from({ length: this.config.layers }, (_, i) => {
       const block = `blocks.${i}`;
       const head = `${block}.head`;
       return {
         startNorm: norm(`${block}.start_norm`),
-        inputWeight: matrix(`${block}.lstm.weight_ih_l0`),
-        inputBias: vector(`${block}.lstm.bias_ih_l0`),
-        hiddenWeight: matrix(`${block}.lstm.weight_hh_l0`),
-        hiddenBias: vector(`${block}.lstm.bias_hh_l0`),
+        input: affine(`${block}.lstm.weight_ih_l0`, `${block}.lstm.bias_ih_l0`),
+        hidden: affine(`${block}.lstm.weight_hh_l0`, `${block}.lstm.bias_hh_l0`),
         lstmSkip: file.has(`${block}.lstm_skip`) ? vector(`${block}.lstm_skip`) : null,
         head: this.config.attention_layers.includes(i) && {
           memoryNorm: norm(`${block}.memory_norm`),
           middleNorm: norm(`${block}.middle_norm`),
-          query: linear(`${head}.query`),
+          query: affine(`${head}.query.weight`, `${head}.query.bias`),
           queryNorm: norm(`${head}.query_norm`),
           queryGate: vector(`${head}.query_scale`).map(sigmoid),
           keyGate: vector(`${head}.key_scale`).map(sigmoid),
@@ -59,7 +60,7 @@ class Model {
         },
         skipNorm: norm(`${block}.skip_norm`),
         boomNorm: norm(`${block}.boom_norm`),
-        expand: linear(`${block}.boom.expand`),
+        expand: affine(`${block}.boom.expand.weight`, `${block}.boom.expand.bias`),
       };
     });
   }
@@ -114,6 +115,7 @@ class Stream {
     this.states = model.blocks.map(({ head }) => ({
       hidden: vector(),
       cell: vector(),
+      gates: vector(4 * dim), // of the newest byte: i, f, g and o
       memory: head ? new Memory(workspace, limit, capacity, dim) : null,
       weights: head ? vector(pad(limit) + 8) : null,
     }));
@@ -122,7 +124,6 @@ class Stream {
     this.n = vector();
     this.q = vector();
     this.attended = vector();
-    this.fromInput = vector(4 * dim);
     this.fromHidden = vector(4 * dim);
     this.u = vector(boomDim);
     this.logits = vector(symbols);
@@ -148,7 +149,8 @@ class Stream {
   /** Returns the number of bytes that a stream needs in a workspace. */
   static size(config, limit = config.memory, capacity = 2 * limit) {
     const { dim, boom_dim: boomDim, vocab_size: symbols, layers, attention_layers } = config;
-    const vectors = [boomDim, symbols, 4 * dim, 4 * dim, ...Array(4 + 2 * layers).fill(dim)];
+    const wide = Array(1 + layers).fill(4 * dim);
+    const vectors = [boomDim, symbols, ...wide, ...Array(4 + 2 * layers).fill(dim)];
     const head = Matrix.size(capacity, dim) + 4 * (pad(limit) + 8);
     return vectors.reduce((sum, length) => sum + 4 * pad(length), attention_layers.length * head);
   }
@@ -167,25 +169,27 @@ class Stream {
       this.boom(block);
     });
     // logits = E h + b
-    model.embedding.multiply(h, this.logits, this.logits.length);
-    for (let i = 0; i < this.logits.length; i++) this.logits[i] += model.outputBias[i];
+    linear(model.output, h, this.logits);
     return this.logits;
   }
 
   /** h = LSTM(LN_start(h)), plus g LN_start(h) if the model has that skip */
-  lstm(block, { hidden, cell }) {
-    const { h, n, fromInput, fromHidden } = this;
-    const { dim } = this.model.config;
+  lstm(block, { hidden, cell, gates }) {
+    const { h, n, fromHidden } = this;
+    const { workspace, config: { dim } } = this.model;
     layerNorm(block.startNorm, h, n);
     // [i f g o] = W n + b + U h' + b'
-    block.inputWeight.multiply(n, fromInput, 4 * dim);
-    block.hiddenWeight.multiply(hidden, fromHidden, 4 * dim);
-    const gate = (j) => fromInput[j] + block.inputBias[j] + fromHidden[j] + block.hiddenBias[j];
-    // c = sigma(f) c + sigma(i) tanh(g);  h' = sigma(o) tanh(c)
-    for (let j = 0; j < dim; j++) {
-      cell[j] = sigmoid(gate(dim + j)) * cell[j] + sigmoid(gate(j)) * Math.tanh(gate(2 * dim + j));
-      hidden[j] = sigmoid(gate(3 * dim + j)) * Math.tanh(cell[j]);
-    }
+    linear(block.input, n, gates);
+    linear(block.hidden, hidden, fromHidden);
+    for (let j = 0; j < 4 * dim; j++) gates[j] += fromHidden[j];
+    const [i, f, g, o] = [0, 1, 2, 3].map((k) => gates.subarray(k * dim, (k + 1) * dim));
+    for (const gate of [i, f, o]) workspace.sigmoid(gate);
+    workspace.tanh(g);
+    // c = f c + i g;  h' = o tanh(c), with i, f, g and o after sigma or tanh
+    for (let j = 0; j < dim; j++) cell[j] = f[j] * cell[j] + i[j] * g[j];
+    hidden.set(cell);
+    workspace.tanh(hidden);
+    for (let j = 0; j < dim; j++) hidden[j] *= o[j];
     h.set(hidden);
     if (block.lstmSkip) for (let j = 0; j < dim; j++) h[j] += block.lstmSkip[j] * n[j];
   }
@@ -198,45 +202,45 @@ class Stream {
     layerNorm(head.middleNorm, h, n);
     h.set(n);
     // q = sigma(q_s) LN_q(W_q h + b_q), times the keys' gate and 1 / sqrt(d)
-    head.query.weight.multiply(n, q, dim);
-    for (let j = 0; j < dim; j++) q[j] += head.query.bias[j];
+    linear(head.query, n, q);
     layerNorm(head.queryNorm, q, q);
     for (let j = 0; j < dim; j++) q[j] *= head.queryGate[j] * (head.keyGate[j] / Math.sqrt(dim));
     const last = memory.count - 1;
     const first = memory.first(last);
     this.weigh(memory.rows, q, first, last, weights, isRemoved);
-    memory.rows.from(first).mix(weights, attended, last + 1 - first);
+    attended.fill(0);
+    memory.rows.from(first).addMix(weights, attended, last + 1 - first);
     for (let j = 0; j < dim; j++) h[j] += head.valueGate[j] * attended[j];
   }
 
   /** weights = softmax(q k'), with k the keys of rows `first` to `last` */
   weigh(rows, q, first, last, weights, isRemoved) {
     const count = last + 1 - first;
+    weights.fill(0);
     if (this.model.config.shifted_keys) {
       // The key of a row is the row before it. The first one has no key: its score is 0.
-      weights[0] = 0;
-      rows.from(first).multiply(q, weights.subarray(1), count - 1);
+      rows.from(first).addProduct(q, weights.subarray(1), count - 1);
     } else {
-      rows.from(first).multiply(q, weights, count);
+      rows.from(first).addProduct(q, weights, count);
     }
     for (let i = 0; isRemoved && i < count; i++) {
       if (isRemoved(first + i)) weights[i] = -Infinity;
     }
-    softmax(weights.subarray(0, count));
+    softmax(this.model.workspace, weights.subarray(0, count));
     weights.fill(0, count);
   }
 
   /** h = LN_ff(h) + Boom(LN_xff(h)), with Boom the sum of the chunks of gelu(W h + b) */
   boom(block) {
     const { h, n, u } = this;
-    const { dim } = this.model.config;
+    const { workspace, config: { dim } } = this.model;
     layerNorm(block.boomNorm, h, n);
-    block.expand.weight.multiply(n, u, u.length);
+    linear(block.expand, n, u);
+    workspace.gelu(u);
     layerNorm(block.skipNorm, h, h);
-    const whole = Math.floor(u.length / dim) * dim; // units beyond the last whole chunk are dropped
-    for (let j = 0; j < whole; j++) {
-      const x = u[j] + block.expand.bias[j];
-      h[j % dim] += x * sigmoid(1.702 * x);
+    // Units beyond the last whole chunk are dropped.
+    for (let chunk = 0; chunk + dim <= u.length; chunk += dim) {
+      for (let j = 0; j < dim; j++) h[j] += u[chunk + j];
     }
   }
 }

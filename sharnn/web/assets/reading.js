@@ -89,6 +89,18 @@ class Reading {
     });
   }
 
+  /** Returns the bits of each symbol in place of byte `target`, which may be the next one. */
+  costsAt(target) {
+    if (target === this.length) return this.cost;
+    return target ? this.inPast(() => costs(this.replay(target))) : this.atStart;
+  }
+
+  /** Returns the numbers i, f, g, o and c of all units of a block's LSTM at the newest byte. */
+  gates(block) {
+    const { gates, cell } = this.stream.states[block];
+    return Float32Array.of(...gates, ...cell);
+  }
+
   /** Returns the bits of byte `target` if its own queries can't attend to some rows. */
   costWithout(target, isRemoved) {
     return this.inPast(() => costs(this.replay(target, isRemoved))[this.text[target]]);

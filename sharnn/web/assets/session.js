@@ -16,6 +16,7 @@ class Session {
     Object.assign(this, { payload, view, extra });
     this.limits = payload.limits; // of the memory, one for each reading; null for the model's own
     this.engine = null;
+    this.wishes = {}; // what else each part of a reading contains; see `Reader.read`
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
     $("start").onclick = () => this.start();
@@ -73,6 +74,11 @@ class Session {
     await this.read();
   }
 
+  /** Makes the next reading start at the first byte. */
+  forget() {
+    this.known = null;
+  }
+
   /** Reads the text as it is now, from the first change on. */
   async read() {
     const turn = ++this.turn;
@@ -86,7 +92,7 @@ class Session {
     const before = performance.now();
     let begin = bytes.length;
     document.body.dataset.reading = "yes";
-    const last = await this.request("read", { text: bytes, count: GUESSES, from }, (part) => {
+    const last = await this.request("read", { text: bytes, count: GUESSES, from, ...this.wishes }, (part) => {
       if (turn !== this.turn) return;
       begin = Math.min(begin, part.from);
       known.receive(part);
@@ -96,10 +102,11 @@ class Session {
     if (turn !== this.turn) return;
     delete document.body.dataset.reading;
     known.guesses[bytes.length] = last.next;
-    const rate = (bytes.length - begin) / ((performance.now() - before) / 1000);
+    const read = bytes.length - begin;
+    const rate = Math.round(read / ((performance.now() - before) / 1000));
     $("status").textContent =
       (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
-      `${thousands(bytes.length)} bytes; ${thousands(Math.round(rate))} a second; ${this.speed}.`;
+      `${thousands(bytes.length)} bytes; ${read ? `${thousands(rate)} a second; ` : ""}${this.speed}.`;
     this.view.finish(known);
   }
 

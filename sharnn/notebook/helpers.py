@@ -1,11 +1,7 @@
-"""Helpers for the book's notebooks: a size switch, tables, timing, controls and files.
-
-They need the packages of the extra ``notebook``. No other module of the library imports this one.
-"""
+"""Helpers for notebooks: a size switch, tables, timing and files."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
@@ -20,7 +16,6 @@ from sharnn.errors import InputError
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
-    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 SIZES = ("small", "large")
@@ -125,53 +120,6 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-class Knobs:
-    """A figure with interactive controls in a live notebook, and a static figure elsewhere.
-
-    Args:
-        draw: a function that takes the controls' values as keyword arguments and returns a
-            matplotlib figure.
-        controls: one control for each argument of ``draw``, in a form that `ipywidgets.interact`
-            accepts: a widget or, for example, ``(low, high, step)`` or a list of choices.
-
-    Example:
-        >>> from sharnn.plots import panels
-        >>> knobs = Knobs(lambda n: panels()[0].figure, n=(1, 5))
-        >>> knobs.controls  # as the last line of a cell, `knobs` displays the figure
-        {'n': (1, 5)}
-    """
-
-    def __init__(self, draw: Callable[..., Figure], **controls: Any) -> None:
-        self.draw, self.controls = draw, controls
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Returns the controls and, for front ends without widgets, the figure as an image."""
-        import ipywidgets
-        import matplotlib.pyplot as plt
-        from IPython.display import display
-
-        def redraw(**values: Any) -> None:
-            figure = self.draw(**values)
-            display(figure)
-            plt.close(figure)
-
-        widget = ipywidgets.interactive(redraw, **self.controls)
-        if not widget.kwargs:  # ipywidgets 7, as on Colab, waits until its own code displays it
-            widget.update()
-        controls = widget.kwargs_widgets  # widget.kwargs is empty if an update failed
-        figure = self.draw(**{control._kwarg: control.get_interact_value() for control in controls})
-        image = io.BytesIO()
-        figure.savefig(image, format="png")
-        plt.close(figure)
-        # Built by hand, because ipywidgets 7 has no _repr_mimebundle_.
-        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-        return {
-            "text/plain": repr(self),
-            "application/vnd.jupyter.widget-view+json": view,
-            "image/png": image.getvalue(),
-        }
-
-
 def repository_file(name: str, sha256: str) -> Path:
     """Returns the path of a repository file, which is downloaded if there is no clone.
 
@@ -185,7 +133,7 @@ def repository_file(name: str, sha256: str) -> Path:
     Raises:
         InputError: the file is not in a clone and can't be downloaded.
     """
-    here = Path(__file__).resolve().parent.parent / name
+    here = Path(__file__).resolve().parents[2] / name
     if here.is_file():
         return here
     import pooch

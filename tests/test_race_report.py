@@ -1,0 +1,195 @@
+"""The reports of the race: verdicts, tables, and the pages that show them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import pytest
+
+import sharnn
+from benchmarks.race_file import read_rows
+from benchmarks.race_pages import PAGES, block, older_block, with_block
+from benchmarks.race_report import Result, caveats, compare, curves, results_of, rivals, verdicts
+from benchmarks.race_search import best_setting, next_runs, results_at
+from benchmarks.race_settings import FULL, QUICK, Contender
+from benchmarks.race_tables import record_rows, search_rows, trial_rows
+from race_rows import REFERENCE, bits_of, row_of, rows_of_race
+
+ROOT = Path(__file__).parent.parent
+
+
+def result(name, *bits):
+    contender = Contender(name, QUICK.contenders[0].start)
+    rows = tuple({"valid": value, "test": value} for value in bits)
+    return Result(contender, contender.start, rows)
+
+
+def test_a_sentence_names_the_winner_and_the_spread():
+    ahead, behind = result("A", 2.0, 2.01, 2.02), result("B", 2.2, 2.21, 2.22)
+    error = 2 * (2 * 0.01**2 / 3) ** 0.5
+    expected = f"On test, *A* is ahead of *B* by 0.200 ± {error:.3f} bits per byte."
+    assert compare(ahead, behind, "test") == compare(behind, ahead, "test") == expected
+
+
+def test_overlapping_seeds_show_no_difference():
+    wide, narrow = result("A", 2.0, 2.0, 2.3), result("B", 2.29, 2.29, 2.29)
+    sentence = compare(wide, narrow, "valid")
+    assert sentence.startswith("On validation, no difference between *A* and *B* was shown")
+    diverged = compare(result("A", 2.0, None, 2.0), narrow, "valid")
+    assert diverged.endswith("can't be compared: a run diverged.")
+
+
+def test_the_verdicts_compare_the_best_of_each_kind():
+    results = results_of(FULL, rows_of_race(FULL, bits_of))
+    assert len(results) == len(FULL.contenders)
+    names = [[one.contender.name for one in pair] for pair in rivals(results)]
+    head, no_head = "one head, shifted keys", "no head, LSTM skip"
+    assert names == [[head, no_head], [head, "Transformer, AdamW"]]
+    sentences = verdicts(results)
+    assert f"The lowest mean on validation is that of *{head}*: 2.020 bits per byte." in sentences
+    assert any(f"*{head}* is ahead of *{no_head}* by 0.300 ±" in line for line in sentences)
+    minutes, bits = curves(results)["one head"]
+    assert minutes == [10 * 0.3 / 60, 20 * 0.3 / 60]
+    assert bits[-1] == pytest.approx(2.02)
+
+
+def test_final_runs_of_another_setting_do_not_count():
+    rows = rows_of_race(QUICK, bits_of)
+    assert len(results_of(QUICK, rows)) == 3
+    for row in rows:
+        if row["kind"] == "run" and row["stage"] == "final" and row["contender"] == "no head":
+            row["setting"] = {**row["setting"], "step_bytes": 128}
+    assert [one.contender.name for one in results_of(QUICK, rows)] == [
+        "one head",
+        "Transformer, Muon",
+    ]
+
+
+def test_a_contender_without_both_checks_has_no_result():
+    rows = rows_of_race(QUICK, bits_of)
+    checks = [row["name"] for row in rows if row.get("stage") == "check"][:2]
+    assert all(": one head, " in name for name in checks)
+    for name in checks:
+        left = [row for row in rows if row.get("name") != name]
+        assert "one head" not in [one.contender.name for one in results_of(QUICK, left)]
+
+
+def test_a_result_is_of_the_setting_that_the_checks_chose():
+    rows = rows_of_race(QUICK, bits_of)
+    result = results_of(QUICK, rows)[0]
+    runs = [row for row in rows if row["kind"] == "run"]
+    searched = best_setting(results_at(QUICK, "search", result.contender, runs))
+    checks = results_at(QUICK, "check", result.contender, runs)
+    assert result.setting == best_setting(checks)
+    assert searched.lr == 2e-3 == min(QUICK.axes["lr"]), "so the other check had a higher rate"
+    assert {setting.lr for setting in checks} == {2e-3, 4e-3}
+    assert "at the end of the grid (learning rate" in " ".join(caveats(QUICK, rows, [result]))
+
+
+def test_a_lower_rate_that_the_check_preferred_is_mentioned():
+    race = dataclasses.replace(QUICK, search_size=2)  # the lengths of the opening
+    contender, runs = race.contenders[0], []
+    while True:
+        run = next(next_runs(race, contender, runs), None)
+        if run is None:
+            break
+        wanted = 4e-3 if run.stage == "search" else 2e-3
+        runs.append(row_of(run, 2 + abs(run.setting.lr - wanted), test=2.0))
+    (result,) = results_of(race, [REFERENCE, *runs])
+    assert result.setting.lr == 2e-3
+    lines = caveats(race, [REFERENCE, *runs], [result])
+    assert any("the lower of the two learning rates was better" in line for line in lines)
+    rows = list(search_rows(race, runs))
+    assert [row[1] for row in rows if row[4]] == ["0.004", "0.002"]
+    assert rows[-1][3] == "", "the search did not try the lower rate"
+
+
+def test_no_search_check_or_trial_has_a_test_score():
+    for row in read_rows(ROOT / "benchmarks" / "race.jsonl", "run"):
+        assert ("test" in row) == (row["stage"] == "final"), row["name"]
+
+
+def test_a_trial_is_compared_with_a_search_run_of_the_same_setting():
+    rows = rows_of_race(QUICK, bits_of)
+    (cells,) = trial_rows(QUICK, rows)
+    assert cells == ["memory of 24", "2.010 (2.000 to 2.020)", "0, 1, 2", "one head", "3.004"]
+    (trial,) = QUICK.trials
+    other = QUICK.contender(trial.compared_with)
+    assert trial.start == other.start
+    left = [row for row in rows if row.get("stage") != "search"]
+    assert next(trial_rows(QUICK, left))[-1] == "", "there is no such run"
+    assert list(trial_rows(QUICK, [])) == []
+
+
+def test_a_diverged_trial_has_no_mean():
+    rows = rows_of_race(QUICK, bits_of)
+    next(row for row in rows if row.get("stage") == "trial")["valid"] = None
+    assert next(trial_rows(QUICK, rows))[1] == "1 of 3 diverged"
+
+
+def test_the_pages_keep_the_older_runs_until_the_race_is_complete(tmp_path):
+    path = tmp_path / "race.jsonl"
+    older = older_block(ROOT / "benchmarks" / "results.json")
+    assert "one seed" in older
+    assert older.count("\n| ") >= 4
+    assert block(path) == older
+    rows = rows_of_race(FULL, bits_of)
+    final = max(index for index, row in enumerate(rows) if row.get("stage") == "final")
+    without = rows[:final] + rows[final + 1 :]
+    path.write_text("".join(json.dumps(row) + "\n" for row in without))
+    assert block(path) == older
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    new = block(path)
+    assert "| one head | " in new
+    assert "- On test, *one head, shifted keys* is ahead of *no head, LSTM skip* by 0.300" in new
+    assert "Contexts of the Transformers: " in new
+    assert "a search of 8 runs of each contender, 200 seconds each" in new
+    assert "two runs of 10 minutes" in new
+    assert "3 seeds (1, 2, 3)" in new
+    assert "with another seed (0)" in new
+
+
+def test_the_pages_are_up_to_date():
+    for page in PAGES:
+        text = page.read_text()
+        assert with_block(text, block()) == text, "run python -m benchmarks race --write"
+    with pytest.raises(sharnn.InputError, match="lacks the markers"):
+        with_block("no markers", "text")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sharnn, "__file__", str(tmp_path / "sharnn" / "__init__.py"))
+    rows = rows_of_race(FULL, bits_of) if complete else []
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    (folder / "race.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [row["name"] for row in rows if row.get("stage") == "final"][:3]
+    record = {"record": "first", "change": "none", "runs": names, "commit": "abc1234"}
+    (folder / "records.json").write_text(json.dumps([record] if complete else []))
+    namespace = {}
+    for cell in jupytext.read(ROOT / "book" / "benchmarks.md").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+            if "race_report.verdicts" in cell.source:
+                shown = list(namespace["lines"])
+    plt.close("all")
+    printed = capsys.readouterr().out
+    assert ("No result yet" in printed) != complete
+    assert ("No record yet." in printed) != complete
+    assert ("No trial yet." in printed) != complete
+    assert any("shifted keys* is ahead of" in line for line in shown) == complete
+
+
+def test_records_name_runs_that_exist():
+    records = json.loads((ROOT / "benchmarks" / "records.json").read_text())
+    list(record_rows(records, read_rows(ROOT / "benchmarks" / "race.jsonl")))
+    rows = rows_of_race(QUICK, bits_of)
+    names = [row["name"] for row in rows if row["kind"] == "run" and row["stage"] == "final"][:3]
+    record = {"record": "first", "change": "a change", "runs": names, "commit": "abc1234"}
+    (cells,) = record_rows([record], rows)
+    assert cells == ["first", "a change", "2.020", "2.120", "one head, 3 seeds", "`abc1234`"]
+    with pytest.raises(sharnn.InputError, match="has no run"):
+        list(record_rows([{**record, "runs": ["nothing"]}], rows))
