@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharnn.checkpoint import to_int8
+
 OCTAVES = 24  # range of the stored weights, in powers of 2 below the largest
 STEP = OCTAVES / 254  # of log2, between two codes
 
@@ -38,6 +40,18 @@ def unpack(packed: Mapping[str, str]) -> np.ndarray[Any, Any]:
     """Returns the numbers that `pack` stored, in one dimension."""
     data = zlib.decompress(base64.b64decode(packed["data"]))
     return np.frombuffer(data, np.dtype(packed["kind"]).newbyteorder("<")).astype(packed["kind"])
+
+
+def pack_rows(rows: Tensor) -> tuple[dict[str, str], dict[str, str]]:
+    """Packs a matrix in 8 bits: integers from 1 to 255, of which 128 is 0, and a scale per row.
+
+    Example:
+        >>> integers, scales = pack_rows(torch.tensor([[0.5, -1.27]]))
+        >>> unpack(integers), unpack(scales)
+        (array([178,   1], dtype=uint8), array([0.01], dtype=float32))
+    """
+    integers, scales = to_int8(rows)
+    return pack(integers.int() + 128, "uint8"), pack(scales, "float32")
 
 
 def quantise(weights: Tensor) -> tuple[Tensor, float]:

@@ -87,6 +87,14 @@ class Memory {
     return this.rows.row(this.count - 1);
   }
 
+  /** Returns a copy of the rows, one after the other. */
+  copy() {
+    const { columns } = this.rows;
+    const copy = new Float32Array(this.count * columns);
+    for (let r = 0; r < this.count; r++) copy.set(this.rows.row(r), r * columns);
+    return copy;
+  }
+
   /** Returns the index of the oldest row that a query at row `last` can attend to. */
   first(last) {
     return Math.max(0, last + 1 - this.limit);

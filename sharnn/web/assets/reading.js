@@ -59,6 +59,12 @@ class Reading {
     this.snapshots.length = Math.floor(length / SNAPSHOT_EVERY) + 1;
   }
 
+  /** Forgets the text, and sets the limit of the memory to at most the one that it was made with. */
+  restart(limit) {
+    this.rewind(0);
+    this.stream.states.forEach(({ memory }) => { if (memory) memory.limit = limit; });
+  }
+
   /** Returns the stream to the point at which it had read `length` bytes. */
   goTo(length) {
     const number = Math.floor(length / SNAPSHOT_EVERY);

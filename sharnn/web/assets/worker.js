@@ -35,10 +35,12 @@ class Reader {
     const model = new ModelFile(file);
     const { config } = model;
     this.limits = limits.map((limit) => limit ?? config.memory);
-    const readings = this.limits.reduce((sum, limit) => sum + Reading.size(config, limit, longest), 0);
+    const all = [...this.limits, config.memory]; // the last one for `reread`
+    const readings = all.reduce((sum, limit) => sum + Reading.size(config, limit, longest), 0);
     const workspace = new Workspace(model.size() + readings, kernels);
     const weights = new Model(model, workspace);
-    this.readings = this.limits.map((limit) => new Reading(weights, limit, longest));
+    this.readings = all.map((limit) => new Reading(weights, limit, longest));
+    this.spare = this.readings.pop();
     return { config, simd: workspace.kernels !== null };
   }
 
@@ -69,6 +71,24 @@ class Reader {
     }
     if (part) yield part;
     return { next: guesses(this.readings[0].cost, count) };
+  }
+
+  /** Reads a text from its start with another limit of the memory. Each part has the bits from byte `from` on. */
+  async *reread({ text, limit }) {
+    const { spare } = this;
+    spare.restart(limit);
+    let part = { from: 0, bits: [] };
+    let started = performance.now();
+    for (let i = 0; i < text.length; i++) {
+      part.bits.push(spare.cost[text[i]]);
+      spare.read(text[i]);
+      if (performance.now() - started > SLICE) {
+        yield part;
+        part = { from: i + 1, bits: [] };
+        started = performance.now();
+      }
+    }
+    return part;
   }
 
   /**
@@ -132,6 +152,11 @@ class Reader {
   /** Returns the weights of the head in a block when it predicted byte `target`. */
   attend({ target, block, reading = 0 }) {
     return this.readings[reading].weights(target, block);
+  }
+
+  /** Returns the rows that the head in a block remembers, one after the other. */
+  rows({ block, reading = 0 }) {
+    return { rows: this.readings[reading].stream.states[block].memory.copy() };
   }
 
   /**

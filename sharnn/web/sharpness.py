@@ -1,0 +1,113 @@
+"""The page about the head's sharpness: one query's weights under other gains and gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharnn.model import Block, evaluating
+from sharnn.web.arrays import pack, pack_rows
+from sharnn.web.model_page import ModelPage
+
+QUERY_GAIN = 4.0  # of the setting with W_q = I, if the model has none of its own
+FAR = 16  # bytes back: a look that is not at the newest bytes
+
+
+class SharpnessPage(ModelPage):
+    """A page in which a reader changes the gains and gates of the head, and sees its weights.
+
+    It shows the scores and weights of one query over the rows of a text. See
+    `sharnn.web.model_page.ModelPage` for its arguments and methods.
+
+    Example:
+        >>> from sharnn import SHARNN, ModelConfig
+        >>> page = SharpnessPage(SHARNN(ModelConfig(dim=16, boom_dim=64)), text="abc abc").page()
+        >>> page[:15]
+        '<!doctype html>'
+    """
+
+    kind = "sharpness"
+    title = "Sharpness: gains and gates of the head, and its weights"
+    scripts = ("chart", "head")
+    needs_head = True
+    notes = (
+        "Gains: root mean square over the components. A slider scales all components of the gain "
+        "and of the bias, and the gates' slider adds one number to q_s and k_s. With another "
+        "query matrix all components are equal and there are no biases; the rows h_j stay those "
+        "of the model's LSTM.",
+    )
+
+    @property
+    def block(self) -> Block:
+        """The first block that has the head."""
+        return self.model.blocks[self.model.config.attention_layers[0]]
+
+    def _payload(self) -> dict[str, Any]:
+        return {**super()._payload(), "head": self._head()}
+
+    def _head(self) -> dict[str, Any]:
+        """Returns the parameters of the head, its matrix in 8 bits."""
+        config, block = self.model.config, self.block
+        head = block.head
+        assert head is not None
+        vectors = {
+            "query_bias": head.query.bias,
+            "query_gain": head.query_norm.weight,
+            "query_norm_bias": head.query_norm.bias,
+            "query_scale": head.query_scale,
+            "key_scale": head.key_scale,
+            "memory_gain": block.memory_norm.weight,
+            "memory_bias": block.memory_norm.bias,
+            "middle_gain": block.middle_norm.weight,
+            "middle_bias": block.middle_norm.bias,
+        }
+        matrix, matrix_scales = pack_rows(head.query.weight.detach().float().cpu())
+        return {
+            "vectors": {name: pack(v.detach(), "float32") for name, v in vectors.items()},
+            "matrix": matrix,
+            "matrix_scales": matrix_scales,
+            "limit": config.memory,
+            "shifted": config.shifted_keys,
+            "start_gain": config.query_gain or QUERY_GAIN,
+        }
+
+    @torch.no_grad()
+    def _example(self) -> dict[str, Any]:
+        """Returns the prepared text, its rows, and a prediction that looks far back."""
+        content = super()._example()
+        x = torch.tensor(list(self.text), device=next(self.model.parameters()).device)
+        outputs: list[Tensor] = []
+        hook = self.block.memory_norm.register_forward_hook(
+            lambda _module, inputs, _output: outputs.append(inputs[0])
+        )
+        with evaluating(self.model):
+            _, _, attention = self.model.forward_with_attention(x[None])
+        hook.remove()
+        rows = F.layer_norm(outputs[0][0].float(), outputs[0].shape[-1:], eps=1e-12).cpu()
+        content["rows"], content["row_scales"] = pack_rows(rows)
+        weights = next(iter(attention.values()))[0].float().cpu()  # (time, time)
+        content["initial_target"] = target_that_looks_far(weights)
+        return content
+
+
+def target_that_looks_far(weights: Tensor) -> int:
+    """Returns the byte in the second half whose prediction has the largest weight far back.
+
+    Args:
+        weights: (time, time) attention weights; those of the last query are not used, since its
+            byte is not in the text.
+
+    Example:
+        >>> weights = torch.eye(40)
+        >>> weights[30, 5] = 0.5
+        >>> target_that_looks_far(weights)
+        31
+    """
+    time = len(weights)
+    far = weights.tril(-FAR)[time // 2 : -1]  # (queries, time)
+    if time < 4 or not bool(far.any()):
+        return time - 1
+    return time // 2 + int(far.amax(dim=1).argmax()) + 1
