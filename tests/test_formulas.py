@@ -1,9 +1,7 @@
 """Formulas in lines of text stay together with their punctuation on the built pages."""
 
 import pytest
-
-nodes = pytest.importorskip("docutils.nodes")
-utils = pytest.importorskip("docutils.utils")
+from docutils import nodes, utils
 
 from sharnn.web.formulas import _keep_together
 
