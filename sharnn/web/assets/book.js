@@ -45,9 +45,9 @@
 
   // Paper is light, whatever the screen shows. The frames follow the page.
   const { dataset } = document.documentElement;
-  let shown;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   matchMedia("print").addEventListener("change", ({ matches }) => {
-    if (matches) shown = dataset.theme;
-    if (shown) dataset.theme = matches ? "light" : shown;
+    const chosen = /^(light|dark)$/.test(dataset.mode) ? dataset.mode : dark.matches ? "dark" : "light";
+    dataset.theme = matches ? "light" : chosen;
   });
 })();
