@@ -230,7 +230,7 @@ class TestPagesWithAModel:
         ("name", "title"),
         [
             ("14-what-the-head-remembers", "Explorer: remove rows from the memory"),
-            ("17-compress-wikipedia", "Compressor"),
+            ("19-compress-wikipedia", "Compressor"),
         ],
     )
     def test_they_run_the_model_of_the_book(self, browser, name, title):
