@@ -105,6 +105,49 @@ class TestEveryPage:
         page.set_viewport_size(DESKTOP)
         assert width <= PHONE["width"]
 
+    def test_a_phone_can_scroll_to_everything(self, page):
+        page.set_viewport_size(PHONE)
+        cut_off = page.evaluate(
+            """() => {
+                const scrolls = (box) => /auto|scroll/.test(getComputedStyle(box).overflowX);
+                const ancestors = (box) => {
+                    const found = [];
+                    while ((box = box.parentElement)) found.push(box);
+                    return found;
+                };
+                const wide = (box) => box.getBoundingClientRect().right > innerWidth + 1;
+                const hides = (box) =>
+                    box.clientWidth > 20 && box.scrollWidth > box.clientWidth + 2
+                    && getComputedStyle(box).overflowX === "hidden";
+                return [...document.querySelectorAll("article *")]
+                    .filter((box) => (wide(box) && !ancestors(box).some(scrolls)) || hides(box))
+                    .map((box) => box.outerHTML.slice(0, 80));
+            }"""
+        )
+        page.set_viewport_size(DESKTOP)
+        assert cut_off == []
+
+    def test_one_search_box_is_visible(self, page):
+        boxes = page.locator(".search-button-field, .search-button, .bd-search")
+        assert sum(box.is_visible() for box in boxes.all()) == 1
+
+
+class TestPaper:
+    pytestmark = needs_browser
+
+    def test_it_is_light_and_has_no_folded_cells(self, browser):
+        context = browser.new_context(viewport=DESKTOP, color_scheme="dark")
+        page = context.new_page()
+        page.goto((HTML / f"{NOTEBOOKS[0]}.html").as_uri(), wait_until="load")
+        html = page.locator("html")
+        expect(html).to_have_attribute("data-theme", "dark")
+        page.emulate_media(media="print")
+        expect(html).to_have_attribute("data-theme", "light")
+        assert not any(box.is_visible() for box in page.locator("details:not([open])").all())
+        page.emulate_media(media="screen")
+        expect(html).to_have_attribute("data-theme", "dark")
+        context.close()
+
 
 @pytest.fixture(scope="module")
 def chapter(browser):

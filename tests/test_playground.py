@@ -56,7 +56,7 @@ class TestThePython:
         playground = Playground(model, "a <model>", TEXT)
         path = playground.save(tmp_path / "page.html")
         page = path.read_text("utf-8")
-        assert "<title>a &lt;model&gt;</title>" in page
+        assert "<title>Playground (a &lt;model&gt;)</title>" in page
         assert "default-src 'none'" in page
         assert "http://" not in page
         assert "https://" not in page

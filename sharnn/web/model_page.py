@@ -61,7 +61,7 @@ class ModelPage:
 
     kind: ClassVar[str]  # the name of the page in ``assets``
     package: ClassVar[str] = "sharnn.web"  # that has these assets
-    title: ClassVar[str]  # for screen readers
+    title: ClassVar[str]
     height: ClassVar[int] = 1100  # pixels of a frame, until the page sets its own
     scripts: ClassVar[tuple[str, ...]] = ()  # other scripts than the page's own
     needs_head: ClassVar[bool] = False
@@ -107,7 +107,7 @@ class ModelPage:
             "<!-- field -->\n", asset("field.html")
         )
         body = asset("header.html") + elements + asset("footer.html")
-        before, after = shell(self.name, style, body, scripts)
+        before, after = shell(f"{self.title} ({self.name})", style, body, scripts)
         return f"{before}{to_json(self._payload())}{after}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -134,11 +134,12 @@ class ModelPage:
             else "no head"
         )
         about = (
-            f"{self.model.parameter_count():,} parameters: {config.layers} blocks of width "
-            f"{config.dim}, {memory}. It runs in this page and sends nothing anywhere."
+            f"{self.name}: {self.model.parameter_count():,} parameters, {config.layers} blocks of "
+            f"width {config.dim}, {memory}. It runs in this page and sends nothing anywhere."
         )
         return {
-            "title": self.name,
+            "title": self.title,
+            "name": self.name,
             "about": about,
             "notes": self.notes,
             "head_blocks": heads,

@@ -35,9 +35,9 @@ class SharpnessPage(ModelPage):
     needs_head = True
     notes = (
         "Gains: root mean square over the components. A slider scales all components of the gain "
-        "and of the bias, and the gates' slider adds one number to q_s and k_s. With another "
-        "query matrix all components are equal and there are no biases; the rows h_j stay those "
-        "of the model's LSTM.",
+        "and of the bias, and the gates' slider adds one number to what is inside both sigmas. "
+        "With another query matrix all components are equal and there are no biases; the rows stay "
+        "those of the model's LSTM.",
     )
 
     @property

@@ -42,4 +42,12 @@
   const start = () => document.querySelectorAll(".sharnn-page").forEach((element) => observer.observe(element));
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
+
+  // Paper is light, whatever the screen shows. The frames follow the page.
+  const { dataset } = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  matchMedia("print").addEventListener("change", ({ matches }) => {
+    const chosen = /^(light|dark)$/.test(dataset.mode) ? dataset.mode : dark.matches ? "dark" : "light";
+    dataset.theme = matches ? "light" : chosen;
+  });
 })();

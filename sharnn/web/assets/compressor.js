@@ -156,7 +156,7 @@ class Compressor {
     const model = code ? code.length + LENGTH_BYTES : ideal + LENGTH_BYTES;
     const lines = [["the text", size, "plain"]];
     if (sizes) lines.push(["gzip", sizes.gzip, "other"], ["gzip, code only", sizes.deflate, "other"]);
-    lines.push([payload.title, model, ""]);
+    lines.push([payload.name, model, ""]);
     const largest = Math.max(...lines.map(([, bytes]) => bytes));
     const elements = lines.flatMap(([name, bytes, kind]) => {
       const bar = make("div", "", { class: `bar ${kind}` });
@@ -175,7 +175,7 @@ class Compressor {
     $("bars").replaceChildren(...elements);
     const measured = code ? `the code has ${thousands(code.length)}` : "a code needs at most one more";
     const counted = [
-      `${payload.title}: the bits of all bytes add up to ${short(ideal)} bytes, and ${measured}. ` +
+      `${payload.name}: the bits of all bytes add up to ${short(ideal)} bytes, and ${measured}. ` +
         `Another ${LENGTH_BYTES} hold the length of the text.`,
       "gzip: its whole file, and its code without the header and the checksum. It begins each text " +
         "without any knowledge, while the model has learned from other text before.",

@@ -28,10 +28,10 @@ class SharpnessView {
   }
 
   prepareControls() {
-    const { head, payload: { title, head: { start_gain: startGain } } } = this;
+    const { head, payload: { name, head: { start_gain: startGain } } } = this;
     const { trained } = head;
     this.settings = trained;
-    $("matrix").options[0].textContent = `${title}'s`;
+    $("matrix").options[0].textContent = `${name}'s`;
     for (const [id, name] of [["query-gain", "queryGain"], ["row-gain", "rowGain"]]) {
       const most = Math.max(32, 2 * trained[name]);
       $(id).min = Math.log2(1 / 8);
@@ -43,8 +43,8 @@ class SharpnessView {
     $("shifted").onchange = () => this.set({ shifted: $("shifted").checked });
     const { shifted } = trained;
     this.presets = [
-      [title, trained],
-      [`${title}, gains 1 and gates ½`, { ...START, matrix: "model", shifted }],
+      [name, trained],
+      [`${name}, gains 1 and gates ½`, { ...START, matrix: "model", shifted }],
       ["a fresh head of the paper", { ...START, matrix: "random", shifted: false }],
       [`identity, query gain ${startGain}, shifted keys`,
         { ...START, queryGain: startGain, matrix: "identity", shifted: true }],
@@ -199,10 +199,10 @@ class SharpnessView {
 
   /** Returns the marks of two settings on the curve, from left to right. */
   rules() {
-    const { head, payload: { title } } = this;
+    const { head, payload: { name } } = this;
     const rules = [
       { at: head.perfect(START), text: "paper's start" },
-      { at: head.perfect(head.trained), text: title },
+      { at: head.perfect(head.trained), text: name },
     ];
     return rules.sort((a, b) => a.at - b.at);
   }
