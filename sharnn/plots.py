@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +218,40 @@ def visible_byte(byte: int) -> str:
     if byte == 0x0A:
         return "↵"
     return chr(byte) if 0x21 <= byte < 0x7F else "□"
+
+
+def visible_text(text: bytes) -> str:
+    r"""Returns bytes as text, to label figures.
+
+    Printable ASCII characters, spaces and line ends are shown as `visible_byte` shows them. Other
+    characters are shown as they are if matplotlib's own fonts have them, and by number otherwise.
+    A byte that belongs to no whole character is shown in hexadecimal.
+
+    Example:
+        >>> visible_text("a \u00e9".encode() + b"\xe2")
+        'a·é\\xe2'
+        >>> visible_text("\u4e2d".encode())
+        'U+4E2D'
+    """
+    characters = text.decode("utf-8", "surrogateescape")
+    return "".join(map(_visible_character, characters))
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if code < 0x80:
+        return visible_byte(code)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that could not be decoded
+        return f"\\x{code - 0xDC00:02x}"
+    return character if character.isprintable() and code in _glyphs() else f"U+{code:04X}"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Returns the characters of the monospaced font that matplotlib brings along."""
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans Mono")).get_charmap())
 
 
 def attention_map(

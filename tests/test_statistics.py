@@ -379,11 +379,13 @@ def test_rare_classes_are_left_empty(result):
 def test_strings_are_drawn_literally(result):
     head = result.head()
     hostile = [b"$x$", b"$$", b"_^", b"\\frac{", b"\xff\xfe", b"<ref>", b"\n", b"a" * 99, b"%"]
+    hostile += [text.encode() for text in ("\u2013\u00e9", "\u4e2d", "\u0301")]
     strings = [dataclasses.replace(head.recalled[0], text=text) for text in hostile]
     changed = dataclasses.replace(result, heads={1: dataclasses.replace(head, recalled=strings)})
     axes = recalled_figure(changed, count=20)
     axes.figure.canvas.draw()  # warnings are errors
-    assert y_labels(axes)[:7] == ["$x$", "$$", "_^", "\\frac{", "□□", "<ref>", "↵"]
+    assert y_labels(axes)[:7] == ["$x$", "$$", "_^", "\\frac{", r"\xff\xfe", "<ref>", "↵"]
+    assert y_labels(axes)[9:11] == ["\u2013\u00e9", "U+4E2D"]
     assert len(y_labels(axes)[7]) == 16
     assert not any(label.get_parse_math() for label in axes.get_yticklabels())
     few = recalled_figure(changed, count=2)

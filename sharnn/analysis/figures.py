@@ -15,7 +15,7 @@ from torch import Tensor
 from sharnn.analysis.byte_facts import BYTE_CLASSES
 from sharnn.analysis.results import AttentionStatistics, Estimate
 from sharnn.errors import InputError
-from sharnn.plots import BLACK, BLUE, GREY, ORANGE, panels, visible_byte
+from sharnn.plots import BLACK, BLUE, GREY, ORANGE, panels, visible_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -264,7 +264,7 @@ def statistics_figure(statistics: AttentionStatistics, block: int | None = None)
 
 def _label(text: bytes) -> str:
     """Returns a string as a label, shortened if it is long."""
-    marks = "".join(map(visible_byte, text[: MAX_LABEL + 1]))
+    marks = visible_text(text[: 4 * MAX_LABEL])  # a character has at most 4 bytes
     return marks if len(marks) <= MAX_LABEL else marks[: MAX_LABEL - 1] + "…"
 
 

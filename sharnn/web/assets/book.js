@@ -42,4 +42,12 @@
   const start = () => document.querySelectorAll(".sharnn-page").forEach((element) => observer.observe(element));
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
+
+  // Paper is light, whatever the screen shows. The frames follow the page.
+  const { dataset } = document.documentElement;
+  let shown;
+  matchMedia("print").addEventListener("change", ({ matches }) => {
+    if (matches) shown = dataset.theme;
+    if (shown) dataset.theme = matches ? "light" : shown;
+  });
 })();
