@@ -74,7 +74,78 @@ def test_the_table_of_contents_lists_all_chapters_in_order():
     assert [name for name in listed if name[0].isdigit()] == chapters
     landing = (BOOK / f"{toc['root']}.md").read_text()
     for name in chapters:
-        assert f"]({name})" in landing
+        assert f"]({name}.ipynb)" in landing
+
+
+BIBLIOGRAPHY = re.findall(
+    r"^  url = \{(.*)\},$", (BOOK / "references.bib").read_text(), re.MULTILINE
+)
+PAGES = sorted(BOOK.glob("*.md"))  # chapters and other pages
+
+
+def links(path):
+    """Returns text and address of each link in the Markdown of a page."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"\[([^\[\]]*)\]\(([^()\s]+)\)", text)
+
+
+def test_each_entry_of_the_bibliography_has_an_address():
+    entries = re.findall(r"^@", (BOOK / "references.bib").read_text(), re.MULTILINE)
+    assert len(BIBLIOGRAPHY) == len(set(BIBLIOGRAPHY)) == len(entries)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_citations_are_links_to_entries_of_the_bibliography(path):
+    """Colab and GitHub show the roles of Sphinx as plain text."""
+    assert "{cite" not in path.read_text()
+    for text, address in links(path):
+        is_paper = address.startswith(("https://arxiv.org/", "https://doi.org/"))
+        if is_paper or re.search(r", (19|20)\d\d$| \((19|20)\d\d\)$", text):
+            assert address in BIBLIOGRAPHY, text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_between_pages_name_a_file(path):
+    """Colab, GitHub, JupyterLab and the built pages find a notebook under its file's name."""
+    for text, address in links(path):
+        name = address.partition("#")[0]
+        if not name or "://" in name:
+            continue
+        assert name.endswith((".ipynb", ".md", ".svg", ".png")), text
+        assert (BOOK / name).is_file(), address
+        assert not (BOOK / name).with_suffix(".ipynb").exists() or name.endswith(".ipynb"), address
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_begins_with_the_time_it_takes_and_what_it_assumes(path):
+    pattern = r"\n\nReading: (\d+) minutes\. Running: (.+) on a laptop\. You need: (.+)\.\n\n"
+    (found,) = re.findall(pattern, jupytext.read(path).cells[0].source)
+    assert 0.6 < int(found[0]) / reading_time(path) < 1.6
+
+
+def reading_time(path):
+    """Returns minutes: 200 words, 20 lines of open code or 2 equations a minute."""
+    minutes = 0
+    for cell in jupytext.read(path).cells:
+        text, exercises, _ = cell.source.partition("## Exercises")
+        if cell.cell_type == "markdown":
+            words = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL).split()
+            minutes += len(words) / 200 + text.count("$$") / 4
+            if exercises:
+                break
+        elif not {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
+            minutes += len(text.splitlines()) / 20
+    return minutes
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_that_only_draw_are_folded(path):
+    for cell in jupytext.read(path).cells:
+        if "## Exercises" in cell.source:
+            break
+        draws = re.match(r"\(?\w+(, \w+)*,?\)? = panels\(", cell.source)
+        if cell.cell_type == "code" and draws and len(cell.source.splitlines()) > 3:
+            assert "hide-input" in cell.metadata.get("tags", []), cell.source
 
 
 def test_the_build_excludes_the_markdown_halves():
@@ -144,9 +215,9 @@ def test_make_book_treats_warnings_as_errors_and_draws_pictures():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_the_common_sections(path):
     text = path.with_suffix(".md").read_text()
-    for part in ("**The question.**", "## Summary", "## Exercises"):
+    for part in ("**The question.**", "## Summary", "## Exercises", "Show answer"):
         assert part in text, part
-    assert "**Proof.**" in text or "**Check.**" in text, "a comparison with the library"
-    answers = text.count("# Answer") + text.count("<summary>Show answer</summary>")
-    assert answers >= 3
+    assert "**Check.**" in text, "a comparison with the library"
+    assert "**Proof" not in text, "a numeric test proves nothing"
+    assert text.count("# Check of answer") >= 3
     assert text.count("alt:") == text.count("caption:") > 0
