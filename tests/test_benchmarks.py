@@ -329,5 +329,6 @@ def test_the_page_shows_the_parts_that_were_measured(names, parts, tmp_path, mon
             "benchmarks/results.json is missing: make bench writes it.",
             "No result yet: python -m benchmarks race --data FILE",
             "No record yet.",
+            "No trial yet.",
         ]
     assert any("Not measured" in line for line in lines) == (names not in ("", "all"))
