@@ -59,6 +59,23 @@ def constriction():
     return pytest.importorskip("constriction")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for the tests of a module."""
+    from browser import open_browser  # Playwright may be missing
+
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def stored(model, tmp_path_factory):
+    """The module's model with the weights that a page with it has."""
+    from model_pages import as_stored
+
+    return as_stored(model, tmp_path_factory.mktemp("stored") / "m.safetensors")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call():
     """Skips a test that calls compression, on such a machine."""

@@ -4,9 +4,17 @@ from contextlib import contextmanager
 
 from playwright.sync_api import expect
 
+from sharnn import load, save
+
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\x00\x07\u202e"
 )
+
+
+def as_stored(model, path):
+    """Returns the model with the weights that a page with it has."""
+    save(model, path, storage="int8")
+    return load(path)
 
 
 @contextmanager
@@ -33,6 +41,12 @@ def open_page(browser, path, script=""):
 def wait(page):
     """Waits until the text has been read."""
     page.wait_for_selector("body[data-started]:not([data-reading])", timeout=60_000)
+
+
+def start(page):
+    """Starts the model, and waits until the text has been read."""
+    page.click("#start")
+    wait(page)
 
 
 def type_text(page, text):

@@ -4,9 +4,17 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
-from sharnn import InputError, explore, load, save
+from browser import needs_browser
+from model_pages import (
+    HOSTILE,
+    assert_fits_a_phone_in_the_dark,
+    open_page,
+    start,
+    type_text,
+    until,
+    wait,
+)
+from sharnn import InputError, explore
 from sharnn.analysis.ablation import ablate
 from sharnn.analysis.ablation_page import COUNTS, REPEAT, AblationPage, repeated_keys
 from sharnn.analysis.replay import Replay
@@ -29,14 +37,6 @@ def model():
                 parameter *= 4
     model.collapse()
     return model
-
-
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
 
 
 def replay_of(model, text):
@@ -76,12 +76,6 @@ def test_a_page_needs_a_head():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def path(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("ablation") / "page.html"
     return AblationPage(model, "small", TEXT).save(path)
@@ -95,10 +89,6 @@ class TestThePage:
     def page(self, browser, path):
         with open_page(browser, path) as page:
             yield page
-
-    def start(self, page):
-        page.click("#start")
-        wait(page)
 
     def choose(self, page, target):
         """Selects a byte and returns the effect of each line on it."""
@@ -123,7 +113,7 @@ class TestThePage:
 
     @pytest.mark.parametrize("text", [f"x{TEXT}", OTHER])
     def test_removed_rows_cost_what_the_explorer_says(self, page, stored, text):
-        self.start(page)
+        start(page)
         type_text(page, text)
         explorer = explore(stored, text.encode(), start=1, targets=len(text), segment_length=1)
         replay = explorer.replay
@@ -156,7 +146,7 @@ class TestThePage:
             assert found == pytest.approx(expected.values.tolist(), abs=1e-3)
 
     def test_a_removal_leaves_the_text_as_it_was(self, page):
-        self.start(page)
+        start(page)
         before = self.choose(page, 60)
         self.choose(page, 30)
         assert self.choose(page, 60) == before
@@ -164,7 +154,7 @@ class TestThePage:
         assert self.choose(page, 60) == before
 
     def test_selected_rows_of_a_whole_word(self, page, stored):
-        self.start(page)
+        start(page)
         replay = replay_of(stored, TEXT)
         first = TEXT.rindex("Torvald")
         page.evaluate(f"sharnn.choose({first + 3})")
@@ -185,7 +175,7 @@ class TestThePage:
         assert page.locator("#predictions .bytes span").count() == 7
 
     def test_the_same_bytes_wherever_they_occur(self, page, stored):
-        self.start(page)
+        start(page)
         target = len(TEXT) - 3
         page.evaluate(f"sharnn.choose({target})")
         page.check("#everywhere")
@@ -237,12 +227,12 @@ class TestThePage:
     def test_it_works_if_no_frame_is_drawn(self, browser, path):
         """As in a tab that is left open in the background."""
         with open_page(browser, path, "window.requestAnimationFrame = () => 0") as page:
-            self.start(page)
+            start(page)
             type_text(page, OTHER)
             assert len(self.choose(page, 70)[2]["rows"]) == 16
 
     def test_hostile_text_is_only_text(self, page):
-        self.start(page)
+        start(page)
         type_text(page, HOSTILE)
         page.check("#word")
         for target in (3, 12, len(HOSTILE)):
@@ -251,7 +241,7 @@ class TestThePage:
         assert page.locator("img").count() == 0
 
     def test_very_short_texts(self, page):
-        self.start(page)
+        start(page)
         for text in ("é", "ab", "a"):
             type_text(page, text)
         page.fill("#text", "")
@@ -261,7 +251,7 @@ class TestThePage:
         assert "NaN" not in page.locator("body").inner_text()
 
     def test_it_fits_a_phone_in_the_dark(self, page):
-        self.start(page)
+        start(page)
         page.check("#word")
         self.choose(page, 65)
         assert_fits_a_phone_in_the_dark(page)

@@ -8,9 +8,8 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
-from sharnn import load, save
 from sharnn.compression.codec import bits_in_archive
 from sharnn.web.compressor import CompressorPage
 from sharnn.web.page import asset
@@ -23,24 +22,10 @@ BYTES_OF = {"gzip": gzip.decompress, "deflate-raw": lambda data: zlib.decompress
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def model():
     model = small_model(shifted_keys=True, lstm_skip=0.5)
     model.collapse()
     return model
-
-
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
 
 
 @pytest.fixture(scope="module")

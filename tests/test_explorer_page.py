@@ -9,7 +9,7 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from model_pages import until
 from sharnn import SHARNN, ModelConfig, explore
 from small import small_model
@@ -35,12 +35,6 @@ AFTER_A_FRAME = """new Promise((done) => {
   requestAnimationFrame(() => setTimeout(done));
   setTimeout(done, 1000);
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, wait
-from sharnn import InputError, load, save
+from sharnn import InputError
 from sharnn.corpora.sample import sample_bytes
 from sharnn.web.gates import GatesPage
 from sharnn.web.units import NUMBERS, find_units, kind_mask, lstm_numbers
@@ -21,14 +21,6 @@ def model():
     model = small_model(lstm_skip=0.5)
     model.collapse()  # as in the page
     return model
-
-
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
 
 
 @torch.no_grad()
@@ -124,12 +116,6 @@ class TestTheUnits:
     def test_nothing_is_said_about_bytes_that_hardly_occur(self, model):
         assert find_units(model, b"no digits, links or lines " * 20) == []
         assert {each.place for each in find_units(model, b"1 and 2 " * 20)} == {"at digits"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

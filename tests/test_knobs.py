@@ -10,7 +10,7 @@ import torch
 from docutils import nodes
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from sharnn import InputError
 from sharnn.notebook import Knobs
 from sharnn.notebook.positions import page_control
@@ -172,12 +172,6 @@ class TestInTheBook:
         described, other = (cell.astext() for cell in document)
         assert ' title="Two &quot;bars&quot; &amp; a line" srcdoc=' in described
         assert other == frame
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 COLOURS = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
-from sharnn import SHARNN, InputError, load, save
+from sharnn import SHARNN, InputError
 from sharnn.web.memory import MemoryPage, memory_lengths
 from small import small_model
 
@@ -30,14 +30,6 @@ def model():
     model = small_model(shifted_keys=True, lstm_skip=0.5)
     model.collapse()
     return model
-
-
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
 
 
 @torch.no_grad()
@@ -60,12 +52,6 @@ def test_lengths_end_at_the_rows_that_a_text_can_have():
     assert memory_lengths(1, 2048) == [1]
     assert memory_lengths(8, 2048) == [1, 2, 4, 8]
     assert memory_lengths(4000, 2048) == [2**i for i in range(12)]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import html
 import pytest
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from sharnn.analysis.ablation_page import AblationPage
 from sharnn.web.compressor import CompressorPage
 from sharnn.web.playground import Playground
@@ -15,12 +15,6 @@ pytestmark = [pytest.mark.slow, *needs_browser]
 
 TEXT = "The lamp of the old tower, and the lamp of the new tower.\n"
 PAGES = (Playground, CompressorPage, AblationPage)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import jupytext
 import pytest
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
 from model_pages import until
 
 ROOT = Path(__file__).parent.parent
@@ -23,12 +23,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PAGES, reason="the book is not built: run make book"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 def record_errors(page):

@@ -8,16 +8,14 @@ import torch
 import torch.nn.functional as F
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
+from browser import needs_browser
+from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, start, type_text, wait
 from sharnn import InputError, Playground, load, save
 from sharnn.cli import main
 from sharnn.web.scripts import export_web
 from small import small_model
 
 TEXT = "abcabd abcabd abcabd <b>&amp;</b> café"
-HOSTILE = (
-    "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\x00\x07\u202e"
-)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +23,6 @@ def model():
     model = small_model(shifted_keys=True, lstm_skip=0.5)
     model.collapse()
     return model
-
-
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
 
 
 @torch.no_grad()
@@ -111,12 +101,6 @@ class TestThePython:
         assert "must end in .js" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
@@ -124,29 +108,8 @@ class TestThePage:
     @pytest.fixture
     def page(self, browser, model, tmp_path):
         path = Playground(model, "small", TEXT).save(tmp_path / "page.html")
-        context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
-        page = context.new_page()
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.goto(path.as_uri())
-        page.wait_for_selector("body[data-ready]")
-        yield page
-        assert page.problems == []
-        context.close()
-
-    def start(self, page):
-        page.click("#start")
-        page.wait_for_selector("body[data-started]:not([data-reading])")
-        self.wait(page)
-
-    def wait(self, page):
-        expect(page.locator("#status")).to_contain_text("a second", timeout=60_000)
-
-    def type(self, page, text):
-        page.fill("#text", text)
-        size = len(text.encode())
-        expect(page.locator("#status")).to_contain_text(f"{size} bytes;", timeout=60_000)
+        with open_page(browser, path) as page:
+            yield page
 
     def numbers(self, page):
         known = page.evaluate(
@@ -164,18 +127,18 @@ class TestThePage:
         assert "of the attention" in page.locator("#under-remembered").inner_text()
 
     def test_a_typed_text_costs_what_pytorch_says(self, page, stored):
-        self.start(page)
+        start(page)
         for text in (TEXT, TEXT + " and more", TEXT[:10], "x" + TEXT, "日本語 text"):
-            self.type(page, text)
+            type_text(page, text)
             bits, without = self.numbers(page)
             torch.testing.assert_close(bits, bits_of(stored, text), rtol=1e-3, atol=1e-3)
             expected = bits_of(stored, text, memory_limit=1)
             torch.testing.assert_close(without, expected, rtol=1e-3, atol=1e-3)
 
     def test_the_weights_of_a_byte_are_pytorchs(self, page, stored):
-        self.start(page)
+        start(page)
         text = TEXT * 2  # longer than the memory
-        self.type(page, text)
+        type_text(page, text)
         x = torch.tensor([list(text.encode())])
         with torch.no_grad():
             state = None
@@ -190,12 +153,12 @@ class TestThePage:
             torch.testing.assert_close(torch.tensor(found), rows[index - 1], rtol=1e-3, atol=1e-4)
 
     def test_the_most_likely_byte_is_written_at_temperature_0(self, page, stored):
-        self.start(page)
-        self.type(page, TEXT)
+        start(page)
+        type_text(page, TEXT)
         page.fill("#temperature", "0")
         page.click("#continue")
         page.wait_for_selector("#continue:visible")
-        self.wait(page)
+        wait(page)
         written = page.input_value("#text").encode()[len(TEXT.encode()) :]
         x = torch.tensor([list(TEXT.encode())])
         with torch.no_grad():
@@ -209,8 +172,7 @@ class TestThePage:
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#start")
         page.keyboard.press("Enter")
-        page.wait_for_selector("body[data-started]:not([data-reading])")
-        self.wait(page)
+        wait(page)
         page.focus("#bytes")
         page.keyboard.press("Home")
         page.keyboard.press("ArrowRight")
@@ -224,23 +186,19 @@ class TestThePage:
         expect(page.locator("#status")).to_contain_text(f"{size} bytes;", timeout=60_000)
 
     def test_hostile_text_is_only_text(self, page):
-        self.start(page)
+        start(page)
         page.fill("#text", HOSTILE)
         page.wait_for_timeout(1500)
         assert page.evaluate("window.hacked") is None
         assert page.locator("img").count() == 0
 
     def test_an_empty_and_a_long_text(self, page):
-        self.start(page)
-        self.type(page, "")
+        start(page)
+        type_text(page, "")
         assert page.locator("#bytes i").count() == 0
         page.fill("#text", "a long line \n" * 400)
         expect(page.locator("#status")).to_contain_text("first 4,000 bytes", timeout=60_000)
         assert json.loads(page.evaluate("JSON.stringify(window.sharnn.known.bits.length)")) == 4000
 
     def test_it_fits_a_phone_in_the_dark(self, page):
-        page.set_viewport_size({"width": 390, "height": 800})
-        page.select_option("#theme", "dark")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert back == "rgb(21, 24, 28)"
+        assert_fits_a_phone_in_the_dark(page)

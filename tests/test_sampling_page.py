@@ -6,9 +6,16 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from browser import needs_browser, open_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
-from sharnn import InputError, load, save
+from browser import needs_browser
+from model_pages import (
+    HOSTILE,
+    assert_fits_a_phone_in_the_dark,
+    open_page,
+    start,
+    type_text,
+    until,
+)
+from sharnn import InputError
 from sharnn.inference.sampling import distribution
 from sharnn.web.page import asset
 from sharnn.web.sampling import SamplingPage
@@ -29,14 +36,6 @@ def model():
     return model
 
 
-@pytest.fixture(scope="module")
-def stored(model, tmp_path_factory):
-    """The model with the weights that the page has."""
-    path = tmp_path_factory.mktemp("stored") / "m.safetensors"
-    save(model, path, storage="int8")
-    return load(path)
-
-
 @torch.no_grad()
 def logits_after(model, text):
     """Returns the logits of the byte after a text, (256,)."""
@@ -46,12 +45,6 @@ def logits_after(model, text):
 def test_the_prompt_is_short(model):
     with pytest.raises(InputError, match="must have 2 to 300 bytes, got 301"):
         SamplingPage(model, text="a" * 301)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.slow
@@ -120,10 +113,6 @@ class TestThePage:
         }"""
         return page.evaluate(current)
 
-    def start(self, page):
-        page.click("#start")
-        wait(page)
-
     def write(self, page, button="#many"):
         """Presses a button, and returns all that has been written so far."""
         page.click(button)
@@ -137,7 +126,7 @@ class TestThePage:
     @pytest.mark.parametrize("started", [False, True])
     def test_the_distribution_is_that_of_the_library(self, page, model, stored, started):
         if started:
-            self.start(page)
+            start(page)
         logits = logits_after(stored if started else model, PROMPT.encode())
         for temperature, top_k, top_p in SETTINGS:
             self.choose_settings(page, temperature, top_k, top_p)
@@ -181,7 +170,7 @@ class TestThePage:
         assert page.locator("#wheel span").count() == 5
 
     def test_the_likeliest_bytes_are_written_at_temperature_0(self, page, stored):
-        self.start(page)
+        start(page)
         self.choose_settings(page, temperature=0)
         written = self.write(page)
         assert len(written) == 100
@@ -203,7 +192,7 @@ class TestThePage:
         assert self.write(page) != first
 
     def test_a_written_byte_shows_what_it_was_drawn_from(self, page, stored):
-        self.start(page)
+        start(page)
         self.choose_settings(page, temperature=0.7, top_k=20)
         written = self.write(page)
         self.choose_settings(page, temperature=1.5, top_p=0.5)
@@ -229,7 +218,7 @@ class TestThePage:
             assert int(symbols[min(chosen, 19)]) == written[i]
 
     def test_the_text_is_coloured_by_the_bits_of_its_bytes(self, page):
-        self.start(page)
+        start(page)
         self.write(page)
         size = len(PROMPT.encode())
         bits = torch.tensor(page.evaluate("sharnn.written.map(({ bits }) => bits)"))
@@ -239,7 +228,7 @@ class TestThePage:
         torch.testing.assert_close(torch.tensor(levels[size:-1]).float(), expected, rtol=0, atol=1)
 
     def test_a_new_prompt_erases_what_was_written(self, page, stored):
-        self.start(page)
+        start(page)
         self.write(page)
         type_text(page, "xyz")
         assert page.evaluate("sharnn.written.length") == 0
@@ -247,7 +236,7 @@ class TestThePage:
         assert found["symbols"][0] == int(logits_after(stored, b"xyz").argmax())
 
     def test_writing_waits_until_the_prompt_has_been_read(self, page):
-        self.start(page)
+        start(page)
         page.evaluate("""() => {
           document.getElementById("text").value = "a long line ".repeat(200);
           sharnn.session.read();
@@ -258,7 +247,7 @@ class TestThePage:
         assert page.evaluate("sharnn.text.bytes.length") == 2401
 
     def test_what_is_being_written_can_be_erased(self, page):
-        self.start(page)
+        start(page)
         page.evaluate("""async () => {
           sharnn.write(1000);
           while (!sharnn.written.length) await new Promise((resume) => setTimeout(resume, 1));
@@ -270,7 +259,7 @@ class TestThePage:
         assert self.write(page, "#one") == first
 
     def test_writing_can_be_stopped(self, page):
-        self.start(page)
+        start(page)
         page.click("#many")
         page.evaluate("document.getElementById('stop').click()")
         until(page, "!sharnn.busy")
@@ -278,7 +267,7 @@ class TestThePage:
         assert len(self.write(page, "#one")) == count + 1
 
     def test_no_more_than_the_limit_is_written(self, page):
-        self.start(page)
+        start(page)
         for _ in range(9):
             self.write(page)
         page.click("#many")
@@ -319,11 +308,11 @@ class TestThePage:
         assert len(self.write(page)) == 100
 
     def test_it_writes_on_while_nobody_looks(self, page):
-        self.start(page)
+        start(page)
         page.evaluate("window.requestAnimationFrame = () => 0")  # as in a tab out of view
         assert len(self.write(page)) == 100
 
     def test_it_fits_a_phone_in_the_dark(self, page):
-        self.start(page)
+        start(page)
         self.write(page)
         assert_fits_a_phone_in_the_dark(page)

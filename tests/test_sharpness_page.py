@@ -5,9 +5,16 @@ import math
 import pytest
 import torch
 
-from browser import needs_browser, open_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, wait
-from sharnn import InputError, load, save
+from browser import needs_browser
+from model_pages import (
+    HOSTILE,
+    as_stored,
+    assert_fits_a_phone_in_the_dark,
+    open_page,
+    type_text,
+    wait,
+)
+from sharnn import InputError
 from sharnn.web.sharpness import SharpnessPage, target_that_looks_far
 from small import OPTIONS, small_model
 
@@ -23,12 +30,6 @@ def collapsed(**settings):
 @pytest.fixture(scope="module")
 def model():
     return collapsed(shifted_keys=True, lstm_skip=0.5)
-
-
-def as_stored(model, path):
-    """Returns the model with the weights that the page has."""
-    save(model, path, storage="int8")
-    return load(path)
 
 
 @torch.no_grad()
@@ -53,12 +54,6 @@ def test_a_model_without_a_head_is_refused():
 def test_the_first_prediction_exists_in_every_text():
     assert target_that_looks_far(torch.eye(2)) == 1
     assert 1 <= target_that_looks_far(torch.full((90, 90), 0.01)) < 90
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.slow
