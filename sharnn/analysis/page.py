@@ -15,7 +15,7 @@ from sharnn.errors import InputError
 from sharnn.web.arrays import OCTAVES, STEP, pack, quantise
 from sharnn.web.page import asset, shell, to_json
 
-SHARED_SCRIPTS = "bytes arrays colours pane dom".split()
+SHARED_SCRIPTS = "numbers bytes arrays colours pane dom".split()
 SCRIPTS = "payload charts words tables explorer input kernel".split()
 GUESSES = 5  # predictions stored for each target
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from sharnn.model import evaluating
 from sharnn.web.arrays import pack
-from sharnn.web.model_page import ModelPage, bits
+from sharnn.web.model_page import ModelPage
 
 
 class MemoryPage(ModelPage):
@@ -38,18 +37,11 @@ class MemoryPage(ModelPage):
     def _payload(self) -> dict[str, Any]:
         return {**super()._payload(), "memory": self.model.config.memory}
 
-    @torch.no_grad()
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text, and its bits under each length of the memory."""
         content = super()._example()
-        x = torch.tensor(list(self.text))
-        device = next(self.model.parameters()).device
-        lengths = memory_lengths(len(x), self.model.config.memory)
-        with evaluating(self.model):
-            rows = [
-                bits(self.model(x[None].to(device), memory_limit=length)[0][0].cpu(), x)
-                for length in lengths
-            ]
+        lengths = memory_lengths(len(self.text), self.model.config.memory)
+        rows = [self._bits(self._logits(length)) for length in lengths]
         content["lengths"] = lengths
         content["bits_by_length"] = pack(torch.stack(rows), "float32")
         return content

@@ -19,7 +19,7 @@ from sharnn.web.page import asset, frame, shell, to_json
 from sharnn.web.scripts import kernels, web_file, worker_source
 from sharnn.weights import usable
 
-SCRIPTS = "bytes arrays colours pane dom tensors engine known session".split()
+SCRIPTS = "numbers bytes arrays colours pane dom tensors engine known session".split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
 GUESSES = 8  # in place of each byte
@@ -152,23 +152,39 @@ class ModelPage:
             "example": self._example(),
         }
 
-    @torch.no_grad()
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text and what the model makes of it."""
-        x = torch.tensor(list(self.text))
-        device = next(self.model.parameters()).device
-        with evaluating(self.model):
-            logits = [
-                self.model(x[None].to(device), memory_limit=limit)[0][0].cpu()
-                for limit in self.limits
-            ]
+        logits = [self._logits(limit) for limit in self.limits]
         best = predictions(logits[0]).topk(GUESSES)
         return {
-            "text": pack(x, "uint8"),
-            "bits": [pack(bits(each, x), "float32") for each in logits],
+            "text": pack(self._symbols(), "uint8"),
+            "bits": [pack(self._bits(each), "float32") for each in logits],
             "guesses": pack(best.indices, "uint8"),
             "guess_probabilities": pack(best.values, "float32"),
         }
+
+    def _symbols(self) -> Tensor:
+        """Returns the prepared text as symbols, (time,)."""
+        return torch.tensor(list(self.text), device=self.model.embedding.weight.device)
+
+    @torch.no_grad()
+    def _logits(self, limit: int | None = None) -> Tensor:
+        """Returns the logits after each byte of the prepared text, (time, 256)."""
+        with evaluating(self.model):
+            logits, _ = self.model(self._symbols()[None], memory_limit=limit)
+        return logits[0].float().cpu()
+
+    def _bits(self, logits: Tensor) -> Tensor:
+        """Returns the bits of each byte of the prepared text, (time,); the first costs 8."""
+        losses = F.cross_entropy(logits[:-1], self._symbols()[1:].cpu(), reduction="none")
+        return torch.cat([losses.new_tensor([8.0]), losses / torch.log(torch.tensor(2.0))])
+
+    @torch.no_grad()
+    def _attention(self) -> Tensor | None:
+        """Returns the weights of the first head along the prepared text, (time, time)."""
+        with evaluating(self.model):
+            _, _, attention = self.model.forward_with_attention(self._symbols()[None])
+        return next(iter(attention.values()))[0].float().cpu() if attention else None
 
 
 def shared_script(model: str) -> str:
@@ -181,11 +197,5 @@ def predictions(logits: Tensor) -> Tensor:
 
     Nothing is known before the first byte.
     """
-    probabilities = F.softmax(logits.float(), dim=-1)
+    probabilities = F.softmax(logits, dim=-1)
     return torch.cat([torch.full_like(probabilities[:1], 1 / 256), probabilities])
-
-
-def bits(logits: Tensor, x: Tensor) -> Tensor:
-    """Returns the bits of each byte, (time,); the first costs 8."""
-    losses = F.cross_entropy(logits[:-1].float(), x[1:], reduction="none")  # (time - 1,)
-    return torch.cat([losses.new_tensor([8.0]), losses / torch.log(torch.tensor(2.0))])

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from sharnn.model import evaluating
 from sharnn.web.arrays import STEP, pack, quantise, unpack
 from sharnn.web.model_page import ModelPage
 
@@ -31,19 +30,15 @@ class Playground(ModelPage):
         "Without memory: the head can attend to the newest byte only.",
     )
 
-    @torch.no_grad()
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text, and where the head looks for each of its bytes."""
         content = super()._example()
         with_memory, without = (unpack(each) for each in content["bits"])
         content["initial_target"] = int((without - with_memory).argmax())
         content["step"] = STEP
-        x = torch.tensor(list(self.text), device=next(self.model.parameters()).device)
-        with evaluating(self.model):
-            _, _, attention = self.model.forward_with_attention(x[None])
         codes, content["log2_largest"] = torch.zeros(1), 0.0
-        if attention:
-            weights = next(iter(attention.values()))[0].float().cpu()  # (time, time)
+        weights = self._attention()  # (time, time)
+        if weights is not None:
             # By distance: column 0 is the newest row.
             by_distance = torch.stack([row.roll(-i - 1).flip(0) for i, row in enumerate(weights)])
             codes, content["log2_largest"] = quantise(by_distance)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from sharnn.model import SHARNN, evaluating
+from sharnn.model import SHARNN
 from sharnn.web.arrays import pack
 from sharnn.web.model_page import ModelPage, predictions
 
@@ -46,12 +44,9 @@ class SamplingPage(ModelPage):
     ) -> None:
         super().__init__(model, name, text, weights)
 
-    @torch.no_grad()
     def _example(self) -> dict[str, Any]:
         """Returns the prepared prompt, and the bits of each symbol in place of each byte."""
         content = super()._example()
-        x = torch.tensor(list(self.text), device=next(self.model.parameters()).device)
-        with evaluating(self.model):
-            probabilities = predictions(self.model(x[None])[0][0].cpu())  # (time + 1, 256)
+        probabilities = predictions(self._logits())  # (time + 1, 256)
         content["costs"] = pack(-probabilities.clamp(min=1e-38).log2(), "float32")
         return content

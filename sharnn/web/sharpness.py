@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.model import Block, evaluating
+from sharnn.model import Block
 from sharnn.web.arrays import pack, pack_rows
 from sharnn.web.model_page import ModelPage
 
@@ -78,17 +78,15 @@ class SharpnessPage(ModelPage):
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text, its rows, and a prediction that looks far back."""
         content = super()._example()
-        x = torch.tensor(list(self.text), device=next(self.model.parameters()).device)
         outputs: list[Tensor] = []
         hook = self.block.memory_norm.register_forward_hook(
             lambda _module, inputs, _output: outputs.append(inputs[0])
         )
-        with evaluating(self.model):
-            _, _, attention = self.model.forward_with_attention(x[None])
+        weights = self._attention()  # (time, time)
         hook.remove()
+        assert weights is not None
         rows = F.layer_norm(outputs[0][0].float(), outputs[0].shape[-1:], eps=1e-12).cpu()
         content["rows"], content["row_scales"] = pack_rows(rows)
-        weights = next(iter(attention.values()))[0].float().cpu()  # (time, time)
         content["initial_target"] = target_that_looks_far(weights)
         return content
 

@@ -2,8 +2,6 @@
 // bits that it then costs are shown. Until the model is started, it shows a prepared text.
 
 const FEW = 3; // guesses without some rows
-const sum = (values) => values.reduce((total, value) => total + value, 0);
-const mean = (values) => sum(values) / values.length;
 
 /** Standard deviation of draws. */
 function deviation(values) {
@@ -76,10 +74,8 @@ class AblationView {
 
   recolour() {
     this.colours = new Colours();
-    const { bits, weights } = this.colours;
-    fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
-    const more = [EVEN, 20, 24, 28, 32].map((level) => weights[level]);
-    fillLegend("weights-legend", more, "an even share or less", "much more");
+    fillBitsLegend(this.colours);
+    fillWeightsLegend(this.colours, "much more");
     if (!this.known) return;
     this.paint();
     this.paintMemory();
@@ -172,12 +168,12 @@ class AblationView {
   /** Returns the weights behind the prediction of a byte, those of the oldest row first. */
   async weightsOf(target) {
     if (!this.isExample) return this.session.request("attend", { target, block: this.block });
-    const { memory_limit: limit, step, log2_largest: largest } = this.payload.example;
+    const { example } = this.payload;
+    const limit = example.memory_limit;
     const first = Math.max(0, target - limit);
     const weights = Array.from({ length: target - first }, (_, i) => {
       const distance = target - first - i;
-      const code = this.prepared.codes[(target - 1) * limit + distance - 1];
-      return code && 2 ** (largest - step * (255 - code));
+      return dequantise(this.prepared.codes[(target - 1) * limit + distance - 1], example);
     });
     return { first, weights };
   }
@@ -332,16 +328,7 @@ class AblationView {
     const { known, chosen, effects, line } = this;
     const came = known.bytes[chosen];
     const list = (title, { symbols, probabilities }) => {
-      const items = symbols.slice(0, FEW).map((symbol, i) => {
-        const item = make("li", "", symbol === came ? { class: "came" } : {});
-        const bar = make("div", "", { class: "bar" });
-        bar.style.width = `${100 * probabilities[i]}%`;
-        const holder = make("div");
-        holder.append(bar);
-        const { shown, name } = toGlyphs(Uint8Array.of(symbol))[0];
-        item.append(make("code", shown === " " ? name : shown), holder, make("span", percent(probabilities[i])));
-        return item;
-      });
+      const items = symbols.slice(0, FEW).map((symbol, i) => guessItem(symbol, probabilities[i], came));
       const ol = make("ol");
       ol.append(...items);
       const part = make("div");
@@ -360,12 +347,8 @@ class AblationView {
       ? `Weight of each row for “${nameOf(known, chosen)}”. Select bytes here to remove their rows.`
       : "There is nothing to look at.";
     const readable = attention && chosen > 0 && this.effects;
-    const { first = 0, weights = [] } = readable ? attention : {};
-    const largest = Math.max(2, ...weights.map((weight) => weight * weights.length));
-    memoryPane.paint((index) => {
-      const weight = weights[index - first];
-      return weight === undefined ? EVEN : Math.max(EVEN, weightLevel(weight * weights.length, largest));
-    }, colours.weights);
+    const shown = readable ? attention : { first: 0, weights: [] };
+    paintWeights(memoryPane, shown, colours, largestRelative(shown.weights));
     memoryPane.dimFrom(readable ? chosen : 0);
     const effect = this.effects?.[Math.max(0, this.targets.indexOf(chosen))]?.[line];
     const gone = new Set(effect?.rows);
@@ -380,13 +363,7 @@ class AblationView {
   }
 
   describeWeight(index) {
-    const { attention, known, chosen } = this;
-    const name = nameOf(known, index);
-    const weight = attention?.weights[index - attention.first];
-    if (weight === undefined || index >= chosen) return `${name}: not visible to this prediction`;
-    const distance = chosen - index;
-    return `${name}, ${thousands(distance)} ${distance === 1 ? "byte" : "bytes"} back: ` +
-      `${percent(weight)} of the attention`;
+    return this.known.describeWeight(index, this.chosen, this.attention);
   }
 
   look(index) {

@@ -53,11 +53,7 @@ class Head {
       load("randomStd", "random_std"), // (targets, counts)
       load("byBand", "by_band"), // (targets, bands)
     ]);
-    // Code 0 is a weight of 0. The others are evenly spaced logarithms up to the largest weight.
-    head.weightOf = new Float32Array(256);
-    for (let code = 1; code < 256; code++) {
-      head.weightOf[code] = 2 ** (payload.log2_largest - payload.step * (255 - code));
-    }
+    head.weightOf = Float32Array.from({ length: 256 }, (_, code) => dequantise(code, payload));
     head.largestRelative = head.findLargest(trace.numVisible);
     head.strongBand = head.findStrongBand(trace);
     head.meanMass = head.meanOfMass(trace.overviewEdges.length - 1);

@@ -21,7 +21,7 @@ function fillTables(trace, head, i) {
   const visible = trace.numVisible[i];
   const weights = head.weights(i);
   const sorted = Float32Array.from(weights).sort().reverse();
-  const total = (some) => percent(Math.min(1, some.reduce((sum, weight) => sum + weight, 0)));
+  const total = (some) => percent(Math.min(1, sum(some)));
   const of = (array, column, columns) => array[i * columns + column];
   const byCount = counts.map((count, column) => [
     count < visible ? thousands(count) : `all ${thousands(visible)}`,

@@ -7,7 +7,7 @@ function describeWeight(trace, head, i, index) {
   const distance = trace.first + i - index;
   const visible = trace.numVisible[i];
   if (distance < 1) return `${nameOf(trace, index)}: not read yet`;
-  const name = `${nameOf(trace, index)}, ${thousands(distance)} ${distance === 1 ? "byte" : "bytes"} back`;
+  const name = `${nameOf(trace, index)}, ${plural(distance, "byte")} back`;
   if (distance > visible) return `${name}: outside the memory`;
   const weight = head.weight(i, distance);
   return `${name}: weight ${percent(weight)}, ${short(weight * visible)} times an even share`;
@@ -63,10 +63,8 @@ function fillPeaks(trace, i, peaks, look) {
 }
 
 function fillLegends(head, colours) {
-  const { bits, weights } = colours;
-  fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
-  const more = [16, 20, 24, 28, 32].map((level) => weights[level]);
-  fillLegend("weights-legend", more, "an even share or less", `×${short(head.largestRelative)}`);
-  const some = [0, 8, 16, 20, 24, 28, 32].map((level) => weights[level]);
+  fillBitsLegend(colours);
+  fillWeightsLegend(colours, `×${short(head.largestRelative)}`);
+  const some = [0, 8, 16, 20, 24, 28, 32].map((level) => colours.weights[level]);
   fillLegend("mass-legend", some, "less", `×${short(head.strongBand)} or more`);
 }

@@ -50,6 +50,12 @@ function appearance(character, byte) {
   return { shown: character, name: character, kind: "" };
 }
 
+/** Returns how a byte is shown in a list. */
+function shownAs(byte) {
+  const { shown, name } = toGlyphs(Uint8Array.of(byte))[0];
+  return shown === " " ? name : shown;
+}
+
 /** Returns the index of the glyph that contains each byte. */
 function glyphOfByte(glyphs, size) {
   const indices = new Uint32Array(size);

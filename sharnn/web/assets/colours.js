@@ -40,24 +40,6 @@ function weightLevel(relative, largest) {
   return EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
 }
 
-// Created once: creating a formatter takes longer than everything else that a selection does.
-const grouped = new Intl.NumberFormat("en");
-const thousands = (number) => grouped.format(number);
-
-/** Formats a number with two or three significant digits. */
-function short(number) {
-  const size = Math.abs(number);
-  if (size >= 100) return thousands(Math.round(number));
-  if (size >= 10) return number.toFixed(1);
-  return size >= 0.01 || size === 0 ? number.toFixed(2) : number.toPrecision(2);
-}
-
-/** Formats a share as a percentage. */
-function percent(share) {
-  const value = 100 * share;
-  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
-}
-
 /** Applies the theme from a select element, or that of the page around the frame if there is none or it
  *  is at "auto", and calls `changed` after each change of theme. */
 function followTheme(select, changed) {

@@ -10,8 +10,6 @@ async function compressedSize(bytes, format) {
   return (await new Response(stream).arrayBuffer()).byteLength;
 }
 
-const plural = (count, noun) => `${thousands(count)} ${noun}${count === 1 ? "" : "s"}`;
-
 class Compressor {
   constructor(payload) {
     this.payload = payload;
@@ -95,8 +93,7 @@ class Compressor {
 
   recolour() {
     this.colours = new Colours();
-    const { bits } = this.colours;
-    fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
+    fillBitsLegend(this.colours);
     if (this.known) this.paint();
   }
 
@@ -109,7 +106,7 @@ class Compressor {
 
   /** Bits of the bytes read so far. */
   get total() {
-    return this.known.bits.reduce((sum, value) => sum + value, 0);
+    return sum(this.known.bits);
   }
 
   /** Describes how unevenly the bits are spread: many bytes are nearly free. */
@@ -120,8 +117,8 @@ class Compressor {
       return;
     }
     const half = this.total / 2;
-    let [sum, count] = [0, 0];
-    while (sum < half) sum += sorted[count++];
+    let [spent, count] = [0, 0];
+    while (spent < half) spent += sorted[count++];
     const cheap = sorted.filter((value) => value < CHEAP).length;
     $("spread").textContent =
       `Half of the bits are spent on ${percent(count / sorted.length)} of the bytes; ` +
@@ -130,7 +127,7 @@ class Compressor {
 
   describe(index) {
     const { known } = this;
-    const before = known.bits.slice(0, index + 1).reduce((sum, value) => sum + value, 0);
+    const before = sum(known.bits.slice(0, index + 1));
     const upTo = index < known.read
       ? `; the first ${plural(index + 1, "byte")} together: ${short(before / 8)} bytes` : "";
     return `${known.describe(index)}${upTo}`;
@@ -159,10 +156,8 @@ class Compressor {
     lines.push([payload.name, model, ""]);
     const largest = Math.max(...lines.map(([, bytes]) => bytes));
     const elements = lines.flatMap(([name, bytes, kind]) => {
-      const bar = make("div", "", { class: `bar ${kind}` });
-      bar.style.width = `${(100 * bytes) / largest}%`;
       const rounded = thousands(Math.round(bytes));
-      return [make("span", name), bar,
+      return [make("span", name), makeBar(bytes / largest, kind),
         make("span", `${rounded} bytes, ${((8 * bytes) / size).toFixed(2)} bits per byte`)];
     });
     if (sizes && known.read === size) {

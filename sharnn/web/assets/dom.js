@@ -31,6 +31,31 @@ function fillLegend(id, palette, low, high) {
   $(id).replaceChildren(low, ...squares, high);
 }
 
+/** Shows the colours of bits. */
+function fillBitsLegend(colours) {
+  fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => colours.bits[level]), "0 bits", "8 or more");
+}
+
+/** Shows the colours of weights above an even share, of which `most` describes the strongest. */
+function fillWeightsLegend(colours, most) {
+  const levels = [EVEN, 20, 24, 28, 32];
+  fillLegend("weights-legend", levels.map((level) => colours.weights[level]), "an even share or less", most);
+}
+
+/** Returns a bar of a length, which is a share of the space for it. */
+function makeBar(share, kind = "") {
+  const bar = make("div", "", { class: `bar ${kind}`.trimEnd() });
+  bar.style.width = `${100 * share}%`;
+  return bar;
+}
+
+/** Returns an element that holds a bar of a length, which is a share of its width. */
+function barHolder(share) {
+  const holder = make("div");
+  holder.append(makeBar(share));
+  return holder;
+}
+
 /** Sets the height of the frame to that of the page, if both have the same origin. */
 function fitFrame() {
   try {

@@ -2,7 +2,6 @@
 // `SingleHeadAttention` in sharnn/attention.py computes them.
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const rootMeanSquare = (values) => Math.sqrt(mean(values.map((value) => value * value)));
 
 /** Returns x with mean 0 and deviation 1: a LayerNorm without its gain and its bias. */
@@ -27,7 +26,7 @@ const largestOf = (values) => values.reduce((largest, value) => Math.max(largest
 function softmax(scores) {
   const largest = largestOf(scores);
   const powers = scores.map((score) => Math.exp(score - largest));
-  const total = powers.reduce((sum, power) => sum + power, 0);
+  const total = sum(powers);
   return powers.map((power) => power / total);
 }
 

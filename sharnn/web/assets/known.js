@@ -47,4 +47,34 @@ class Known {
     const name = nameOf(this, index);
     return bits === undefined ? `${name}: not read yet` : `${name}: ${short(bits)} bits`;
   }
+
+  /**
+   * Describes the weight of the byte at `index` in the prediction of the byte at `target`.
+   *
+   * @param attention  { first, weights }, with the weight of byte `first` first; null if unknown
+   */
+  describeWeight(index, target, attention) {
+    const name = nameOf(this, index);
+    const weight = attention?.weights[index - attention.first];
+    if (weight === undefined || index >= target) return `${name}: not visible to this prediction`;
+    return `${name}, ${plural(target - index, "byte")} back: ${percent(weight)} of the attention`;
+  }
+}
+
+/** Colours a pane by weights; the colour is strongest at `largest` times an even share. */
+function paintWeights(pane, { first, weights }, colours, largest) {
+  pane.paint((index) => {
+    const weight = weights[index - first];
+    return weight === undefined ? EVEN : Math.max(EVEN, weightLevel(weight * weights.length, largest));
+  }, colours.weights);
+}
+
+/** Returns the largest of some weights, as a multiple of an even share; at least 2. */
+const largestRelative = (weights) => Math.max(2, ...weights.map((weight) => weight * weights.length));
+
+/** Returns an item of a list of guesses: a byte, a bar and its probability. */
+function guessItem(byte, probability, came) {
+  const item = make("li", "", byte === came ? { class: "came" } : {});
+  item.append(make("code", shownAs(byte)), barHolder(probability), make("span", percent(probability)));
+  return item;
 }

@@ -153,18 +153,17 @@ class MemoryView {
     if (!known || !colours) return;
     $("length-value").textContent = this.name(length);
     $("length").setAttribute("aria-valuetext", `${this.name(length)} rows`);
-    const total = (bits) => bits.reduce((sum, value) => sum + value, 0);
     const size = known.bytes.length;
     const bits = bitsBy.get(length);
     const least = bitsBy.get(whole);
     if (!size || !bits || !least) {
       $("verdict").textContent = size ? "Not read yet." : "There is no text.";
     } else if (length === whole) {
-      $("verdict").textContent = `With all its rows, the text costs ${thousands(Math.round(total(least)))} bits.`;
+      $("verdict").textContent = `With all its rows, the text costs ${thousands(Math.round(sum(least)))} bits.`;
     } else {
-      const extra = total(bits) - total(least);
+      const extra = sum(bits) - sum(least);
       $("verdict").textContent =
-        `With a memory of ${rows(length)}, the text costs ${thousands(Math.round(total(bits)))} bits: ` +
+        `With a memory of ${rows(length)}, the text costs ${thousands(Math.round(sum(bits)))} bits: ` +
         `${short(Math.abs(extra))} ${extra < 0 ? "fewer" : "more"} than with all ${thousands(whole)}.`;
     }
     pane.paint((index) => {
@@ -178,13 +177,13 @@ class MemoryView {
   /** Returns words with their extra bits and their byte that becomes most expensive, the most expensive word first. */
   costs() {
     return this.words.map((word) => {
-      let [sum, most] = [0, word.start];
+      let [extra, most] = [0, word.start];
       for (let i = word.start; i < word.end; i++) {
-        sum += this.extra(i);
+        extra += this.extra(i);
         if (this.extra(i) > this.extra(most)) most = i;
       }
-      return { ...word, sum, most };
-    }).filter(({ sum }) => sum > 0).sort((a, b) => b.sum - a.sum);
+      return { ...word, sum: extra, most };
+    }).filter((word) => word.sum > 0).sort((a, b) => b.sum - a.sum);
   }
 
   listWords() {
@@ -200,16 +199,12 @@ class MemoryView {
       : !bitsBy.has(length) || !bitsBy.has(whole) ? ""
       : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;
-    $("words").replaceChildren(...words.map(({ start, letters, end, sum, most }) => {
+    $("words").replaceChildren(...words.map(({ start, letters, end, sum: extra, most }) => {
       const last = letters > start ? letters : end;
       const code = make("code");
       code.append(make("span", line(Math.max(0, start - BEFORE), start)), make("b", line(start, last)));
-      const holder = make("div");
-      const bar = make("div", "", { class: "bar" });
-      bar.style.width = `${(100 * sum) / words[0].sum}%`;
-      holder.append(bar);
       const button = make("button", "", { type: "button" });
-      button.append(code, holder, make("span", `+${short(sum)} bits`));
+      button.append(code, barHolder(extra / words[0].sum), make("span", `+${short(extra)} bits`));
       button.onclick = () => this.choose(most);
       const item = make("li");
       item.append(button);
@@ -251,7 +246,7 @@ class MemoryView {
   drawCurves() {
     const { known, marked } = this;
     const size = Math.max(1, known.bytes.length);
-    const means = this.byLength((bits) => bits.reduce((sum, value) => sum + value, 0) / size);
+    const means = this.byLength((bits) => sum(bits) / size);
     const [least, most] = [Math.min, Math.max].map((choose) => choose(...means.map(([, value]) => value)));
     // The chart has space for a difference of at least a tenth of the bits.
     const room = 0.15 * Math.max(most - least, 0.1 * most);

@@ -52,20 +52,15 @@ class Playground {
   paint() {
     const { known, colours } = this;
     this.textPane.paint((index) => bitsLevel(known.bits[index] ?? NaN), colours.bits);
-    const total = (bits) => bits.reduce((sum, value) => sum + value, 0);
-    const [on, off] = known.bitsOf.map(total);
+    const [on, off] = known.bitsOf.map(sum);
     const size = known.read;
     if (!size) {
       $("race").replaceChildren();
       return;
     }
-    const line = (name, bits, kind) => {
-      const bar = make("div", "", { class: `bar ${kind}` });
-      bar.style.width = `${(100 * bits) / Math.max(on, off)}%`;
-      return [
-        make("span", name), bar,
-        make("span", `${thousands(Math.round(bits))} bits, ${(bits / size).toFixed(2)} per byte`)];
-    };
+    const line = (name, bits, kind) => [
+      make("span", name), makeBar(bits / Math.max(on, off), kind),
+      make("span", `${thousands(Math.round(bits))} bits, ${(bits / size).toFixed(2)} per byte`)];
     const saved = off - on;
     const verdict = Math.abs(saved) < 0.5
       ? "The memory made no difference to this text."
@@ -78,10 +73,8 @@ class Playground {
 
   recolour() {
     this.colours = new Colours();
-    const { bits, weights } = this.colours;
-    fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => bits[level]), "0 bits", "8 or more");
-    const more = [EVEN, 20, 24, 28, 32].map((level) => weights[level]);
-    fillLegend("weights-legend", more, "an even share or less", "much more");
+    fillBitsLegend(this.colours);
+    fillWeightsLegend(this.colours, "much more");
     if (!this.known) return;
     this.paint();
     if (this.chosen !== null) this.choose(this.chosen);
@@ -117,16 +110,7 @@ class Playground {
     const shown = guesses.symbols.slice(0, GUESSES);
     const rows = shown.map((symbol, i) => [symbol, guesses.probabilities[i]]);
     if (index < known.bytes.length && !shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
-    $("guesses").replaceChildren(...rows.map(([symbol, probability]) => {
-      const item = make("li", "", symbol === came ? { class: "came" } : {});
-      const bar = make("div", "", { class: "bar" });
-      bar.style.width = `${100 * probability}%`;
-      const holder = make("div");
-      holder.append(bar);
-      const { shown: glyph } = toGlyphs(Uint8Array.of(symbol))[0];
-      item.append(make("code", glyph === " " ? "space" : glyph), holder, make("span", percent(probability)));
-      return item;
-    }));
+    $("guesses").replaceChildren(...rows.map(([symbol, probability]) => guessItem(symbol, probability, came)));
   }
 
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
@@ -134,12 +118,9 @@ class Playground {
     const { known, payload } = this;
     if (!payload.head_blocks.length || index < 1 || index > known.read) return null;
     if (known === this.session.example) {
-      const { step, log2_largest: largest } = payload.example;
       const codes = this.exampleCodes.subarray((index - 1) * known.bytes.length, index * known.bytes.length);
-      const weights = Array.from({ length: index }, (_, row) => {
-        const code = codes[index - 1 - row];
-        return code && 2 ** (largest - step * (255 - code));
-      });
+      const weights = Array.from(
+        { length: index }, (_, row) => dequantise(codes[index - 1 - row], payload.example));
       return { first: 0, weights };
     }
     return this.session.request("attend", { target: index, block: payload.head_blocks[0] });
@@ -159,11 +140,7 @@ class Playground {
       return;
     }
     const { first, weights } = attention;
-    const largest = Math.max(2, ...weights.map((weight) => weight * weights.length));
-    memoryPane.paint((index) => {
-      if (index < first || index >= chosen) return EVEN;
-      return Math.max(EVEN, weightLevel(weights[index - first] * weights.length, largest));
-    }, colours.weights);
+    paintWeights(memoryPane, attention, colours, largestRelative(weights));
     memoryPane.dimFrom(chosen);
     let top = 0;
     weights.forEach((weight, i) => { if (weight > weights[top]) top = i; });
@@ -171,13 +148,7 @@ class Playground {
   }
 
   describeWeight(index) {
-    const { attention, known, chosen } = this;
-    const weight = attention?.weights[index - attention.first];
-    const name = nameOf(known, index);
-    if (weight === undefined || index >= chosen) return `${name}: not visible to this prediction`;
-    const distance = chosen - index;
-    return `${name}, ${thousands(distance)} ${distance === 1 ? "byte" : "bytes"} back: ` +
-      `${percent(weight)} of the attention`;
+    return this.known.describeWeight(index, this.chosen, this.attention);
   }
 
   look(index) {

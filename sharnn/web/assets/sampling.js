@@ -69,9 +69,9 @@ class Sampling {
     this.chosen = next;
     this.shown = null;
     this.paint();
-    const bits = written.reduce((sum, byte) => sum + byte.bits, 0);
+    const bits = sum(written.map((byte) => byte.bits));
     $("total").textContent = written.length
-      ? `${thousands(written.length)} ${written.length === 1 ? "byte" : "bytes"} written; by the model's own ` +
+      ? `${plural(written.length, "byte")} written; by the model's own ` +
         `prediction ${short(bits)} bits, ${(bits / written.length).toFixed(2)} per byte.`
       : "";
     // Never disabled while it is in use: a disabled button loses the focus.
@@ -85,7 +85,7 @@ class Sampling {
 
   recolour() {
     this.colours = new Colours();
-    fillLegend("bits-legend", [0, 4, 8, 12, 16].map((level) => this.colours.bits[level]), "0 bits", "8 or more");
+    fillBitsLegend(this.colours);
     if (this.pane) this.paint();
     this.showSettings();
   }
@@ -192,9 +192,7 @@ class Sampling {
       const item = make("li", "", { class: `${isCut ? "cut" : ""} ${symbols[i] === came ? "came" : ""}` });
       const bars = make("div");
       for (const [kind, share] of [["before", before[i]], ["after", isCut ? tempered[i] : after[i]]]) {
-        const bar = make("div", "", { class: `bar ${kind}` });
-        bar.style.width = `${(100 * share) / largest}%`;
-        bars.append(bar);
+        bars.append(makeBar(share / largest, kind));
       }
       item.append(make("code", shownAs(symbols[i])), bars,
         make("span", about(before[i])), make("span", isCut ? "cut" : about(after[i])));
@@ -207,7 +205,7 @@ class Sampling {
       rows.push(row(i));
     }
     if (kept === SHOWN) rows.push(rule());
-    const rest = (shares) => about(shares.slice(SHOWN).reduce((sum, share) => sum + share, 0));
+    const rest = (shares) => about(sum(shares.slice(SHOWN)));
     rows.push(make("li", `${symbols.length - SHOWN} more bytes: ${rest(before)} before, ${rest(after)} after` +
       (kept > SHOWN && kept < symbols.length ? `; ${this.cutBy(settings)}` : ""), { class: "more" }));
     const rank = symbols.indexOf(came);
@@ -273,11 +271,5 @@ function inWords({ temperature, topK, topP }) {
 
 /** Formats a share as a percentage, the smallest ones only roughly. */
 const about = (share) => (0 < share && share < 0.001 ? "<0.1%" : percent(share));
-
-/** Returns how a symbol is shown in a list. */
-function shownAs(symbol) {
-  const { shown } = toGlyphs(Uint8Array.of(symbol))[0];
-  return shown === " " ? "space" : shown;
-}
 
 const start = () => startPage((payload) => new Sampling(payload));

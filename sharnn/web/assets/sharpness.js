@@ -109,8 +109,7 @@ class SharpnessView {
 
   recolour() {
     this.colours = new Colours();
-    const { weights } = this.colours;
-    fillLegend("weights-legend", [EVEN, 20, 24, 28, 32].map((level) => weights[level]), "an even share or less", "all");
+    fillWeightsLegend(this.colours, "all");
     if (this.known && this.found) this.weigh();
   }
 
@@ -137,10 +136,8 @@ class SharpnessView {
     const { first, scores } = head.scores(chosen, settings);
     const weights = softmax(scores);
     this.found = { first, scores, weights, effective: effectivePositions(scores) };
-    const count = weights.length;
     // Full strength is all of the weight, so that settings can be compared.
-    pane.paint((index) => (index < first || index >= chosen
-      ? EVEN : Math.max(EVEN, weightLevel(weights[index - first] * count, count))), colours.weights);
+    paintWeights(pane, this.found, colours, weights.length);
     pane.dimFrom(chosen);
     const order = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]);
     pane.moveTo(chosen, this.describe(chosen));
@@ -153,16 +150,12 @@ class SharpnessView {
 
   describe(index) {
     const { known, chosen, found } = this;
-    const name = nameOf(known, index);
-    if (index === chosen) return `Prediction of “${name}”`;
-    const weight = found?.weights[index - found.first];
-    if (index > chosen || weight === undefined) return `${name}: not visible to this prediction`;
-    return `${name}, ${this.back(index)}: ${percent(weight)} of the attention`;
+    if (index === chosen) return `Prediction of “${nameOf(known, index)}”`;
+    return known.describeWeight(index, chosen, found);
   }
 
   back(index) {
-    const distance = this.chosen - index;
-    return `${thousands(distance)} ${distance === 1 ? "byte" : "bytes"} back`;
+    return `${plural(this.chosen - index, "byte")} back`;
   }
 
   showNumbers(best) {
@@ -230,12 +223,8 @@ class SharpnessView {
       const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
       const code = make("code", line(Math.max(0, index - 10), index));
       code.append(make("b", line(index, index + 1)), line(index + 1, Math.min(chosen, index + 7)));
-      const holder = make("div");
-      const bar = make("div", "", { class: "bar" });
-      bar.style.width = `${100 * weights[j]}%`;
-      holder.append(bar);
       const item = make("li", "", { title: this.back(index) });
-      item.append(code, holder, make("span", percent(weights[j])));
+      item.append(code, barHolder(weights[j]), make("span", percent(weights[j])));
       return item;
     }));
   }

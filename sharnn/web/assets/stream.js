@@ -33,7 +33,7 @@ function moments(size, length, limit, window) {
   return all;
 }
 
-const rows = (count) => `${thousands(count)} ${count === 1 ? "row" : "rows"}`;
+const rows = (count) => plural(count, "row");
 
 /** Returns a moment in words. */
 function describeMoment({ kind, number, start, end, position, kept, oldest, dropped }, limit, window) {

@@ -1,0 +1,25 @@
+// Numbers in words, and sums of numbers.
+
+// Created once: creating a formatter takes longer than everything else that a selection does.
+const grouped = new Intl.NumberFormat("en");
+const thousands = (number) => grouped.format(number);
+
+/** Returns a number of things in words, such as "1 byte" or "2,048 bytes". */
+const plural = (count, noun) => `${thousands(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Formats a number with two or three significant digits. */
+function short(number) {
+  const size = Math.abs(number);
+  if (size >= 100) return thousands(Math.round(number));
+  if (size >= 10) return number.toFixed(1);
+  return size >= 0.01 || size === 0 ? number.toFixed(2) : number.toPrecision(2);
+}
+
+/** Formats a share as a percentage. */
+function percent(share) {
+  const value = 100 * share;
+  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const mean = (values) => sum(values) / values.length;
