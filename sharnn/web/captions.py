@@ -16,7 +16,7 @@ def setup(app: Any) -> dict[str, Any]:
     compete with "Fig. 1.1" of the first chapter.
     """
     app.connect("doctree-read", _make_figures)
-    app.connect("env-updated", _number_chapters_only)
+    app.connect("env-check-consistency", _number_chapters_only)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -40,9 +40,8 @@ def _make_figures(app: Any, doctree: Any) -> None:
         image.parent.replace_self(nodes.figure("", image.deepcopy(), caption, ids=[name]))
 
 
-def _number_chapters_only(app: Any, env: Any) -> list[str]:
+def _number_chapters_only(app: Any, env: Any) -> None:
     """Drops the figure numbers of pages that are no chapters."""
     for page in env.toc_fignumbers:
         if not re.match(r"\d\d-", page):
             env.toc_fignumbers[page] = {}
-    return []
