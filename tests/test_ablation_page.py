@@ -95,8 +95,8 @@ class TestThePage:
         page.evaluate(f"sharnn.choose({target})")
         return page.evaluate("sharnn.effects.at(-1)")
 
-    def test_the_prepared_numbers_are_those_of_the_ablation(self, page, model):
-        replay = replay_of(model, TEXT)
+    def test_the_prepared_numbers_are_those_of_the_ablation(self, page, stored):
+        replay = replay_of(stored, TEXT)
         table = ablate(replay, 0, COUNTS)
         repeated = replay.bits_without(0, repeated_keys(replay.trace, REPEAT)) - replay.bits
         assert page.evaluate("sharnn.chosen") == 1 + int(table.top[:, 2].argmax())

@@ -145,10 +145,10 @@ class TestThePage:
         page.fill("#unit", str(unit))
         page.press("#unit", "Enter")
 
-    def test_the_offered_units_are_shown_before_the_model_runs(self, page, model):
-        expected = numbers_by_steps(model, TEXT.encode())
+    def test_the_offered_units_are_shown_before_the_model_runs(self, page, stored):
+        expected = numbers_by_steps(stored, TEXT.encode())
         buttons = page.locator("#offers button")
-        reactions = find_units(model, DATA)
+        reactions = find_units(stored, DATA)
         assert buttons.count() == len(reactions)
         for k, each in enumerate(reactions):
             assert each.words in buttons.nth(k).inner_text()
@@ -186,9 +186,10 @@ class TestThePage:
         expected = numbers_by_steps(stored, TEXT.encode())[2, :, :, 3].T
         torch.testing.assert_close(self.numbers(page), expected, rtol=1e-3, atol=1e-3)
 
-    def test_the_shown_numbers_are_those_of_the_byte(self, page, model):
-        each = find_units(model, DATA)[0]
-        i, f, g, o, c = numbers_by_steps(model, TEXT.encode())[each.block, :, 7, each.unit].tolist()
+    def test_the_shown_numbers_are_those_of_the_byte(self, page, stored):
+        each = find_units(stored, DATA)[0]
+        numbers = numbers_by_steps(stored, TEXT.encode())
+        i, f, g, o, c = numbers[each.block, :, 7, each.unit].tolist()
         page.locator("#bytes i").nth(7).click(position={"x": 3, "y": 60})  # on its tracks
         shown = page.locator("#numbers dd").all_inner_texts()
         assert [float(text.replace("\N{MINUS SIGN}", "-")) for text in shown] == pytest.approx(

@@ -62,13 +62,14 @@ class TestDrawing:
           return counts.map((count) => count / 10000);
         }"""
         page = browser.new_page()
-        page.set_content(f"<script>{asset('distribution.js')}</script>")
+        scripts = asset("random.js") + asset("distribution.js")
+        page.set_content(f"<script>{scripts}</script>")
         assert page.evaluate(draw) == pytest.approx([1 / 7, 4 / 7, 2 / 7, 0], abs=0.015)
         page.close()
 
     def test_the_first_numbers_of_seeds_have_nothing_in_common(self, browser):
         page = browser.new_page()
-        page.set_content(f"<script>{asset('distribution.js')}</script>")
+        page.set_content(f"<script>{asset('random.js')}</script>")
         numbers = page.evaluate("Array.from({ length: 1000 }, (_, seed) => uniform(seed, 0))")
         page.close()
         numbers = torch.tensor(numbers)
@@ -124,10 +125,10 @@ class TestThePage:
         until(page, "sharnn.ready && !sharnn.written.length")
 
     @pytest.mark.parametrize("started", [False, True])
-    def test_the_distribution_is_that_of_the_library(self, page, model, stored, started):
+    def test_the_distribution_is_that_of_the_library(self, page, stored, started):
         if started:
             start(page)
-        logits = logits_after(stored if started else model, PROMPT.encode())
+        logits = logits_after(stored, PROMPT.encode())
         for temperature, top_k, top_p in SETTINGS:
             self.choose_settings(page, temperature, top_k, top_p)
             found = self.shown(page)
@@ -146,8 +147,8 @@ class TestThePage:
             expected = logits.softmax(-1).sort(descending=True).values
             torch.testing.assert_close(before, expected, rtol=1e-3, atol=1e-5)
 
-    def test_what_is_cut_is_stated_and_shown(self, page, model):
-        p, _ = distribution(logits_after(model, PROMPT.encode()), 1.0)
+    def test_what_is_cut_is_stated_and_shown(self, page, stored):
+        p, _ = distribution(logits_after(stored, PROMPT.encode()), 1.0)
         self.choose_settings(page, top_k=5)
         self.shown(page)
         share = page.locator("#kept").inner_text()

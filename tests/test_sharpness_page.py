@@ -79,11 +79,11 @@ class TestThePage:
         weights = page.evaluate("Array.from(window.sharnn.found.weights)")
         return torch.tensor(weights, dtype=torch.float32)
 
-    def test_the_prepared_text_has_the_models_weights(self, page, model):
+    def test_the_prepared_text_has_the_models_weights(self, page, stored):
         # Its rows are in 8 bits.
         for target in (1, 2, 20, 40, 70):
             found = self.weights(page, target)
-            torch.testing.assert_close(found, weights_of(model, TEXT, target), rtol=0.1, atol=0.01)
+            torch.testing.assert_close(found, weights_of(stored, TEXT, target), rtol=0.1, atol=0.01)
 
     @pytest.mark.parametrize("options", [{}, *OPTIONS])
     def test_a_typed_text_has_the_models_weights(self, browser, tmp_path, options):

@@ -109,7 +109,7 @@ class MemoryView {
         if (limit === this.length) this.showLength();
         else this.drawCurves();
       }
-      $("progress").textContent = `Read with ${lengths.length} lengths of the memory.`;
+      $("progress").textContent = known.bytes.length ? `Read with ${plural(lengths.length, "length")} of the memory.` : "";
     }
     document.body.dataset.complete = known.bytes.length;
   }
@@ -188,7 +188,7 @@ class MemoryView {
 
   listWords() {
     const { known, length, whole, bitsBy } = this;
-    const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
+    const line = (a, b) => oneLine(known, a, b);
     const lines = new Set();
     // The same word after the same text is listed once.
     const words = this.costs().filter(({ start, end }) => {
@@ -236,7 +236,7 @@ class MemoryView {
     $("under-bytes").textContent = this.describe(index);
     if (index !== null) {
       pane.moveTo(index, this.describe(index));
-      const context = oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 14), index + 1);
+      const context = oneLine(known, index - 14, index + 1);
       $("one-title").textContent = `The last byte of “${context}”`;
     }
     this.drawCurves();
@@ -245,7 +245,9 @@ class MemoryView {
   /** Draws the bits by the length of the memory: of the whole text, and of the marked byte. */
   drawCurves() {
     const { known, marked } = this;
-    const size = Math.max(1, known.bytes.length);
+    const size = known.bytes.length;
+    $("total").hidden = !size;
+    if (!size) return;
     const means = this.byLength((bits) => sum(bits) / size);
     const [least, most] = [Math.min, Math.max].map((choose) => choose(...means.map(([, value]) => value)));
     // The chart has space for a difference of at least a tenth of the bits.
