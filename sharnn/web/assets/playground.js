@@ -254,16 +254,17 @@ class Playground {
       $("refusal").hidden = false;
       return;
     }
-    const all = Array.from(bytes);
+    let all = bytes;
     this.setWriting(true);
     await this.session.request("write", settings, ({ symbols }) => {
-      all.push(...symbols);
-      $("text").value = new TextDecoder().decode(Uint8Array.from(all));
+      all = Uint8Array.of(...all, ...symbols);
+      const end = all.length - unfinished(all, all.length).length; // of the last whole character
+      $("text").value = new TextDecoder().decode(all.subarray(0, end));
       $("text").scrollTop = $("text").scrollHeight;
     });
     this.setWriting(false);
     if (all.length > bytes.length) this.chosen = bytes.length;
-    await this.session.read(Uint8Array.from(all), bytes.length);
+    await this.session.read(toBytes($("text").value), bytes.length);
   }
 
   /** Shows that the model is writing, or not any more. Meanwhile the text can't be edited. */
