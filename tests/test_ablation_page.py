@@ -247,8 +247,21 @@ class TestThePage:
         page.fill("#text", "")
         expect(page.locator("#bytes i")).to_have_count(0)
         wait(page)
-        assert page.locator("#verdict").inner_text() == ""
+        for name in ("verdict", "under-bytes", "under-remembered", "predictions"):
+            assert page.inner_text(f"#{name}") == "", name
+        assert page.inner_text("#causes-hint") == "There is no text."
+        assert page.inner_text("#looking-hint") == "There is no text."
+        page.check("#word")
         assert "NaN" not in page.locator("body").inner_text()
+
+    def test_nothing_old_is_shown_for_the_first_byte(self, page):
+        self.choose(page, 60)
+        assert page.inner_text("#under-remembered")
+        page.evaluate("sharnn.choose(0)")
+        until(page, "!document.getElementById('under-remembered').textContent")
+        assert page.inner_text("#verdict") == ""
+        assert page.inner_text("#looking-hint").startswith("Before the first byte")
+        assert page.locator("#weights-legend").is_hidden()
 
     def test_it_fits_a_phone_in_the_dark(self, page):
         start(page)

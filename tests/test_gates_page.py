@@ -217,6 +217,22 @@ class TestThePage:
         }"""
         assert page.evaluate(count) > 2000
 
+    @pytest.mark.parametrize("value", ["-5", "16", "1.5", ""])
+    def test_an_invalid_unit_is_refused(self, page, value):
+        unit = page.evaluate("sharnn.unit")
+        page.fill("#unit", value)
+        expect(page.locator("#refusal")).to_have_text("unit must be a whole number from 0 to 15.")
+        assert page.get_attribute("#unit", "aria-invalid") == "true"
+        page.select_option("#block", "2")
+        assert page.evaluate("[sharnn.unit, document.body.dataset.started]") == [unit, None]
+        page.locator("#offers button").first.click()
+        assert page.locator("#refusal").is_hidden()
+
+    def test_blocks_are_numbered_from_0(self, page):
+        assert page.locator("#block option").all_inner_texts()[2] == "2, the third"
+        assert "numbered from 0" in page.inner_text("#choosing-hint")
+        assert "Of blocks 0 to 2, block 1 (the second) also has a head" in page.inner_text("#about")
+
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#start")
         page.keyboard.press("Enter")
@@ -243,6 +259,8 @@ class TestThePage:
         type_text(page, "")
         assert page.locator("#bytes i").count() == 0
         assert page.locator("#numbers dd").count() == 0
+        assert page.inner_text("#under-bytes") == "There is no text."
+        assert page.inner_text("#update") == ""
         page.fill("#text", "a long line \n" * 400)
         expect(page.locator("#status")).to_contain_text("first 4,000 bytes", timeout=60_000)
         assert len(self.numbers(page)) == 4000

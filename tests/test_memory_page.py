@@ -205,6 +205,9 @@ class TestThePage:
         type_text(page, "")
         self.complete(page, "")
         assert page.inner_text("#verdict") == "There is no text."
+        assert page.inner_text("#under-bytes") == ""
+        assert page.locator("#total").is_hidden()
+        assert page.locator("#choice").is_hidden()
         page.click("#play")
         type_text(page, "a")
         self.complete(page, "a")

@@ -63,6 +63,7 @@ def test_of_the_same_origin(show, model, kind):
     inside = page.locator("iframe").content_frame
     inside.locator("body[data-ready]").wait_for()
     expect(inside.locator("html")).to_have_attribute("data-theme", "light")
+    expect(inside.locator("#theme")).to_be_hidden()  # the page around has its own
     use(inside)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     expect(inside.locator("html")).to_have_attribute("data-theme", "dark")

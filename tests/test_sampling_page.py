@@ -276,6 +276,26 @@ class TestThePage:
         expect(page.locator("#many")).to_be_disabled()
         expect(page.locator("#erase")).to_be_enabled()
 
+    @pytest.mark.parametrize("value", ["-1", "4294967296", "0.5", ""])
+    def test_an_invalid_seed_is_refused(self, page, value):
+        page.fill("#seed", value)
+        reason = "seed must be a whole number from 0 to 4,294,967,295."
+        expect(page.locator("#refusal")).to_have_text(reason)
+        assert page.get_attribute("#seed", "aria-invalid") == "true"
+        page.click("#one")
+        expect(page.locator("#seed")).to_be_focused()
+        assert page.evaluate("[sharnn.written.length, document.body.dataset.started]") == [0, None]
+        page.fill("#seed", "7")
+        assert page.locator("#refusal").is_hidden()
+        assert len(self.write(page, "#one")) == 1
+
+    def test_a_character_is_named_once_its_bytes_are_there(self, page):
+        start(page)
+        page.evaluate("sharnn.choose(15)")  # the second byte of é
+        until(page, "sharnn.shown?.index === 15")
+        assert page.locator("#symbols .came code").inner_text() == "é"
+        assert "é" not in page.inner_text("#drawing-hint")
+
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#temperature")
         page.keyboard.press("Home")
@@ -303,6 +323,7 @@ class TestThePage:
     def test_an_empty_and_a_long_prompt(self, page):
         type_text(page, "")
         assert self.shown(page)["before"] == pytest.approx([1 / 256] * 256)
+        assert page.inner_text("#drawing-hint").startswith("Before the first byte, all 256 are")
         assert len(self.write(page, "#one")) == 1
         page.fill("#text", "a long line \n" * 400)
         expect(page.locator("#status")).to_contain_text("first 4,000 bytes", timeout=60_000)

@@ -188,6 +188,7 @@ class TestThePage:
             type_text(page, text)
             self.rows(page, text)
             assert page.is_visible("#scoring") == (len(text) > 1)
+            assert (page.inner_text("#under-bytes") == "There is no text.") == (text == "")
         page.evaluate("window.sharnn.choose(0)")
         assert not page.is_visible("#scoring")
         assert page.evaluate("window.hacked") is None

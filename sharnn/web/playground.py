@@ -26,6 +26,7 @@ class Playground(ModelPage):
 
     kind = "playground"
     title = "Playground"
+    height = 1300
     limits = (None, 1)
     notes = (
         "Bits: \N{MINUS SIGN}log2 of the probability that the model gave to the byte that came. "

@@ -50,8 +50,10 @@ function fillPeaks(trace, i, peaks, look) {
   const around = (a, b) => oneLine(trace, a, b);
   $("peaks").replaceChildren(...peaks.map(({ distance, weight }, peak) => {
     const at = target - distance;
-    const text = make("code", around(Math.max(0, at - 6), at));
-    text.append(make("mark", around(at, at + 1)), make("span", around(at + 1, at + 6)));
+    const [start, end] = characterAround(trace, at);
+    const text = make("code", around(start - 6, start));
+    const [, last] = characterAround(trace, Math.min(at + 5, trace.bytes.length - 1));
+    text.append(make("mark", around(start, end)), make("span", around(end, last)));
     const button = make("button", "", { type: "button" });
     const size = make("span");
     size.append(

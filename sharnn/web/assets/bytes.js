@@ -60,6 +60,12 @@ function unfinished(bytes, end) {
   return bytes.slice(end, end);
 }
 
+/** Returns the first byte of the character around a byte, and the byte after its last. */
+function characterAround({ glyphs, glyphIndex }, index) {
+  const { start, length } = glyphs[glyphIndex[index]];
+  return [start, start + length];
+}
+
 /** Returns how a byte is shown in a list, if `before` are the bytes of a character that it may end. */
 function shownAs(byte, before = []) {
   const [{ length, shown, name }] = toGlyphs(Uint8Array.of(...before, byte));

@@ -3,6 +3,7 @@
 
 const WORDS = 6; // in the list of what a cut costs
 const BEFORE = 12; // bytes shown before each of them
+const FEWEST = 0.005; // extra bits of a word in the list
 const STRONGEST = 4; // extra bits of the strongest colour
 
 /** Returns the lengths of the memory to try on a text: powers of 2, and all rows that it can have. */
@@ -183,7 +184,7 @@ class MemoryView {
         if (this.extra(i) > this.extra(most)) most = i;
       }
       return { ...word, sum: extra, most };
-    }).filter((word) => word.sum > 0).sort((a, b) => b.sum - a.sum);
+    }).filter((word) => word.sum >= FEWEST).sort((a, b) => b.sum - a.sum);
   }
 
   listWords() {
@@ -195,7 +196,7 @@ class MemoryView {
       const text = line(Math.max(0, start - BEFORE), end);
       return !lines.has(text) && lines.add(text);
     }).slice(0, WORDS);
-    $("words-hint").textContent = length === whole ? "Choose a shorter memory."
+    $("words-hint").textContent = !known.bytes.length ? "" : length === whole ? "Choose a shorter memory."
       : !bitsBy.has(length) || !bitsBy.has(whole) ? ""
       : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;

@@ -224,8 +224,10 @@ class SharpnessView {
     $("heaviest").replaceChildren(...order.map((j) => {
       const index = first + j;
       const line = (a, b) => oneLine(known, a, b);
-      const code = make("code", line(Math.max(0, index - 10), index));
-      code.append(make("b", line(index, index + 1)), line(index + 1, Math.min(chosen, index + 7)));
+      const [a, b] = characterAround(known, index);
+      const [, end] = characterAround(known, Math.min(chosen, b + 6) - 1);
+      const code = make("code", line(a - 10, a));
+      code.append(make("b", line(a, Math.min(chosen, b))), line(b, Math.min(chosen, end)));
       const item = make("li", "", { title: this.back(index) });
       item.append(code, barHolder(weights[j]), make("span", percent(weights[j])));
       return item;
