@@ -237,23 +237,26 @@ class Playground {
 
   /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
   async write() {
-    if (!this.fields.accept()) return;
+    if (this.waits || !this.fields.accept()) return;
+    this.waits = true;
     await this.session.readAll();
+    this.waits = false;
     const { bytes } = this.known;
-    const settings = {
-      length: Math.min(WRITTEN, LONGEST - bytes.length),
-      temperature: Number($("temperature").value),
-      topK: Number($("top-k").value),
-      topP: Number($("top-p").value),
-      seed: crypto.getRandomValues(new Uint32Array(1))[0],
-    };
-    if (!bytes.length || !settings.length) {
+    const length = Math.min(WRITTEN, LONGEST - bytes.length);
+    if (!bytes.length || !length) {
       $("refusal").textContent = bytes.length
         ? `The text has ${plural(bytes.length, "byte")}: there is no space for more.`
         : "Write something first: the model continues a text.";
       $("refusal").hidden = false;
       return;
     }
+    const settings = {
+      length,
+      temperature: Number($("temperature").value),
+      topK: Number($("top-k").value),
+      topP: Number($("top-p").value),
+      seed: crypto.getRandomValues(new Uint32Array(1))[0],
+    };
     let all = bytes;
     this.setWriting(true);
     await this.session.request("write", settings, ({ symbols }) => {

@@ -111,7 +111,7 @@ class SharpnessView {
 
   recolour() {
     this.colours = new Colours();
-    fillWeightsLegend(this.colours, "all of the weight", "an even share or less");
+    fillWeightsLegend(this.colours, "all of the weight");
     if (this.known && this.found) this.weigh();
   }
 
