@@ -184,21 +184,6 @@ def test_only_the_limits_of_a_trunk_can_change(tmp_path, pair, capsys):
     assert pair("train", "--contender", "head", "--out", trunk, "--minutes", "1e-6") == 0
 
 
-def test_the_dropout_of_a_trunk_can_change(tmp_path, pair):
-    trunk, plain = tmp_path / "trunk", tmp_path / "plain"
-    for folder, dropout in ((trunk, "0.3"), (plain, "0")):
-        assert train(pair, folder, 6) == 0
-        before = (folder / LAST).read_bytes()
-        assert train(pair, folder, 8, "head", "--dropout", dropout) == 0
-        assert (folder / LAST).read_bytes() != before
-        assert sharnn.load(folder / LAST).config.dropout == float(dropout)
-    weights = [sharnn.load(folder / LAST).embedding.weight for folder in (trunk, plain)]
-    assert not torch.equal(*weights)
-    sessions = records.describe_run(trunk)["sessions"]
-    assert [session["from_step"] for session in sessions] == [0, 6]
-    assert sessions[1]["command"][-2:] == ["--dropout", "0.3"]
-
-
 def test_a_branch_ends_at_rate_0_and_leaves_the_trunk_as_it_was(tmp_path, pair, capsys):
     trunk, branch, whole = tmp_path / "trunk", tmp_path / "branch", tmp_path / "whole"
     assert train(pair, trunk, 8) == 0
@@ -212,6 +197,7 @@ def test_a_branch_ends_at_rate_0_and_leaves_the_trunk_as_it_was(tmp_path, pair, 
         10: pytest.approx(0.0016 / 2)
     }
     facts = records.describe_run(branch)
+    assert [session["from_step"] for session in facts["sessions"]] == [0, 8]
     assert (facts["steps"], facts["decay_start"], facts["finished"]) == (10, 8, True)
     assert not records.describe_run(trunk)["finished"]
     decay = records.cut_curve(records.read_curve(branch), 8, 10)

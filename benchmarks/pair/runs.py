@@ -19,11 +19,11 @@ import sharnn
 from benchmarks.machine import machine
 from benchmarks.pair.texts import PairTexts
 from sharnn import ModelConfig, Recipe
-from sharnn.checkpoint import LAST, TRAINING, build, read, read_header, save
+from sharnn.checkpoint import LAST, read_header
 from sharnn.io.files import read_file, write_atomically
 from sharnn.run import METRICS, SETTINGS, Metrics, Result
 from sharnn.run_checks import check_header
-from sharnn.run_folder import create_folder, locked_run, require_new_folder
+from sharnn.run_folder import create_folder, require_new_folder
 from sharnn.trainer import Trainer
 
 CONTENDERS = ("head", "no-head")
@@ -83,7 +83,7 @@ def train_trunk(
         folder: the run folder.
         texts: the texts.
         config: the model with a head.
-        recipe: the settings; to continue a trunk, only its limits can change, and the dropout.
+        recipe: the settings; to continue a trunk, only its limits can change.
         command: the words of the command line, to be recorded.
         progress_bar: show a progress bar on standard error.
 
@@ -108,30 +108,13 @@ def train_trunk(
     given = {"contender": contender, **config.to_dict(), **dataclasses.asdict(recipe)}
     recorded = {"contender": contender_of(folder), **header["config"], **header["recipe"]}
     for name, value in given.items():
-        if name not in (*LIMITS, "dropout") and recorded.get(name) != value:
+        if name not in LIMITS and recorded.get(name) != value:
             raise sharnn.InputError(
                 f"{folder} was trained with {name} {recorded.get(name)}, not {value}: give the "
                 "settings it was started with, or another folder"
             )
-    if recorded["dropout"] != config.dropout:
-        _change_dropout(folder, config.dropout)
     limits = {name: given[name] for name in LIMITS}
     return sharnn.resume(folder, texts.corpus, limits, progress_bar=progress_bar, **callbacks)
-
-
-def _change_dropout(folder: Path, dropout: float) -> None:
-    """Replaces the dropout in a trunk's last checkpoint, when the model begins to overfit."""
-    with locked_run(folder):
-        tensors, header = read(folder / LAST, training=True)
-        model = build(tensors, header, str(folder))
-        model.config = dataclasses.replace(model.config, dropout=dropout)
-        training = {
-            name.removeprefix(TRAINING): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(TRAINING)
-        }
-        extra = {name: value for name, value in header.items() if name not in ("format", "config")}
-        save(model, folder / LAST, extra_tensors=training, extra=extra)
 
 
 def finish(
