@@ -20,6 +20,9 @@ NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
+# Chapters that are not in the form of the others yet.
+OLD_FORM = ("13-ablations",)
+
 
 def content(notebook):
     """Returns type, source and tags of each cell of a notebook."""
@@ -148,6 +151,20 @@ def test_cells_that_only_draw_are_folded(path):
             assert "hide-input" in cell.metadata.get("tags", []), cell.source
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_imports_and_checks_are_folded(path):
+    """What stays open is what the chapter builds, so that no page becomes too long."""
+    if path.stem in OLD_FORM:
+        pytest.skip("not revised yet")
+    follows_check = False
+    for i, cell in enumerate(jupytext.read(path).cells):
+        folded = {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", []))
+        is_long = len(cell.source.splitlines()) > 4
+        if cell.cell_type == "code" and is_long and (i == 2 or follows_check):
+            assert folded, cell.source
+        follows_check = cell.cell_type == "markdown" and "**Check.**" in cell.source
+
+
 def test_the_build_excludes_the_markdown_halves():
     for path in NOTEBOOKS:
         name = path.with_suffix(".md").name
@@ -219,5 +236,23 @@ def test_a_chapter_has_the_common_sections(path):
         assert part in text, part
     assert "**Check.**" in text, "a comparison with the library"
     assert "**Proof" not in text, "a numeric test proves nothing"
-    assert text.count("# Answer") + text.count("<summary>Show answer</summary>") >= 3
     assert text.count("alt:") == text.count("caption:") > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_answers_are_prose_behind_a_button_and_are_checked(path):
+    if path.stem in OLD_FORM:
+        pytest.skip("not revised yet")
+    cells = jupytext.read(path).cells
+    start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
+    text = "\n\n".join(cell.source for cell in cells[start:] if cell.cell_type == "markdown")
+    # With blank lines around it, an answer is Markdown everywhere.
+    form = r"<details class=\"answer\">\n<summary>Show answer</summary>\n\n(.+?)\n\n</details>"
+    answers = re.findall(form, text, re.DOTALL)
+    assert len(answers) == text.count("<details") >= 3
+    assert [answer[:5] for answer in answers] == [f"**{i + 1}.*" for i in range(len(answers))]
+    code = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    checks = [cell for cell in code if "hide-cell" in cell.metadata.get("tags", [])]
+    assert all(cell in checks for cell in code if "assert" in cell.source)
+    numbers = [re.match(r"# Check of answer (\d+)\n", cell.source)[1] for cell in checks]
+    assert set(map(int, numbers)) <= set(range(1, len(answers) + 1))
