@@ -80,6 +80,14 @@ def test_the_table_of_contents_lists_all_chapters_in_order():
         assert f"]({name}.ipynb)" in landing
 
 
+def test_each_part_of_the_book_ends_with_a_project():
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    parts = [[chapter["file"] for chapter in part["chapters"]] for part in toc["parts"]]
+    for part in parts:
+        if part[0][0].isdigit():
+            assert "\n## Project" in (BOOK / f"{part[-1]}.md").read_text(), part[-1]
+
+
 BIBLIOGRAPHY = re.findall(
     r"^  url = \{(.*)\},$", (BOOK / "references.bib").read_text(), re.MULTILINE
 )
@@ -245,13 +253,16 @@ def test_answers_are_prose_behind_a_button_and_are_checked(path):
         pytest.skip("not revised yet")
     cells = jupytext.read(path).cells
     start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
-    text = "\n\n".join(cell.source for cell in cells[start:] if cell.cell_type == "markdown")
+    end = next((i for i, c in enumerate(cells) if "## Project" in c.source), len(cells))
+    cells = cells[start:end]
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = text.partition("## Project")[0]
     # With blank lines around it, an answer is Markdown everywhere.
     form = r"<details class=\"answer\">\n<summary>Show answer</summary>\n\n(.+?)\n\n</details>"
     answers = re.findall(form, text, re.DOTALL)
     assert len(answers) == text.count("<details") >= 3
     assert [answer[:5] for answer in answers] == [f"**{i + 1}.*" for i in range(len(answers))]
-    code = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    code = [cell for cell in cells if cell.cell_type == "code"]
     checks = [cell for cell in code if "hide-cell" in cell.metadata.get("tags", [])]
     assert all(cell in checks for cell in code if "assert" in cell.source)
     numbers = [re.match(r"# Check of answer (\d+)\n", cell.source)[1] for cell in checks]
