@@ -237,6 +237,25 @@ def test_make_book_treats_warnings_as_errors_and_draws_pictures():
     assert all(" SHARNN_KNOBS=pictures " in run for run in runs), "both may run notebooks"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_book_removes_pages_of_removed_files(tmp_path):
+    html = tmp_path / "_build" / "html"
+    (html / "_static").mkdir(parents=True)
+    kept = ["index.html", "03-lstm.html", "glossary.html", "genindex.html", "search.html"]
+    kept.append("_static/page.html")
+    (tmp_path / "book").mkdir()
+    for name in ("index.md", "03-lstm.ipynb", "glossary.md"):
+        (tmp_path / "book" / name).touch()
+    for name in (*kept, "15-faster.html"):
+        (html / name).touch()
+    printed = subprocess.run(
+        ["make", "--dry-run", "book"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.replace("\\\n", "")
+    (command,) = re.findall(r"^find _build/html .*", printed, re.MULTILINE)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    assert {str(p.relative_to(html)) for p in html.rglob("*.html")} == set(kept)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_the_common_sections(path):
     text = path.with_suffix(".md").read_text()
