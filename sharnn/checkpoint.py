@@ -96,6 +96,28 @@ def to_bytes(
     return add_checksum(serialise(tensors, {"sharnn": json.dumps(header)}))
 
 
+def as_stored(model: SHARNN, storage: str) -> SHARNN:
+    """Returns the model that `load` returns after `save`, with the weights of this storage.
+
+    Args:
+        model, storage: see `save`.
+
+    Raises:
+        InputError: the storage is unknown, or a weight is too large for float16.
+
+    Example:
+        >>> model = SHARNN(ModelConfig(dim=16, boom_dim=64))
+        >>> bool((as_stored(model, "float16").embedding.weight == model.embedding.weight).all())
+        False
+    """
+    require_choice("storage", storage, STORAGES)
+    tensors: dict[str, Tensor] = {}
+    for name, weight in named_weights(model).items():
+        tensors |= _to_storage(name, weight.detach().float().cpu().clone(), storage)
+    header = {"config": unwrap(model).config.to_dict()}
+    return build(tensors, header, "the model").to(unwrap(model).embedding.weight.device).eval()
+
+
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     """Quantises each row of a matrix to integers from -127 to 127 times one scale.
 

@@ -176,7 +176,7 @@ def load_corpus(
             split = None  # it was meant for the corpus that is replaced
     notice = None
     if missing:
-        notice = "; ".join([*missing, f"using the {corpus.title}"])
+        notice = f"using the {corpus.title} instead: {'; '.join(missing)}"
         notify(notice)
     opened = _corpus(corpus.title, content, split or corpus.split)
     return replace(opened, is_sample=name == SAMPLE, notice=notice, origin=corpus.origin)

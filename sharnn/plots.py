@@ -305,5 +305,5 @@ def attention_map(
     axes.grid(visible=False)
     axes.set_xlabel("position of the key, in bytes from the segment's start (memory | segment)")
     axes.set_ylabel("byte just read")
-    axes.figure.colorbar(image, ax=axes, label="share of attention")
+    axes.figure.colorbar(image, ax=axes, label="attention weight")
     return axes

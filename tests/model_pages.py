@@ -52,8 +52,13 @@ def start(page):
 def type_text(page, text):
     """Replaces the text, and waits until it has been read."""
     page.fill("#text", text)
-    size = f"{len(text.encode()):,} bytes;"
-    expect(page.locator("#status")).to_contain_text(size, timeout=60_000)
+    expect_read(page, len(text.encode()))
+
+
+def expect_read(page, size):
+    """Waits until the page reports that a text of this size has been read."""
+    words = f"{size:,} byte{'' if size == 1 else 's'} read" if size else "There is no text."
+    expect(page.locator("#status")).to_have_text(words, timeout=60_000)
 
 
 def assert_fits_a_phone_in_the_dark(page):

@@ -95,8 +95,8 @@ class TestThePage:
         page.evaluate(f"sharnn.choose({target})")
         return page.evaluate("sharnn.effects.at(-1)")
 
-    def test_the_prepared_numbers_are_those_of_the_ablation(self, page, model):
-        replay = replay_of(model, TEXT)
+    def test_the_prepared_numbers_are_those_of_the_ablation(self, page, stored):
+        replay = replay_of(stored, TEXT)
         table = ablate(replay, 0, COUNTS)
         repeated = replay.bits_without(0, repeated_keys(replay.trace, REPEAT)) - replay.bits
         assert page.evaluate("sharnn.chosen") == 1 + int(table.top[:, 2].argmax())
@@ -247,8 +247,21 @@ class TestThePage:
         page.fill("#text", "")
         expect(page.locator("#bytes i")).to_have_count(0)
         wait(page)
-        assert page.locator("#verdict").inner_text() == ""
+        for name in ("verdict", "under-bytes", "under-remembered", "predictions"):
+            assert page.inner_text(f"#{name}") == "", name
+        assert page.inner_text("#causes-hint") == "There is no text."
+        assert page.inner_text("#looking-hint") == "There is no text."
+        page.check("#word")
         assert "NaN" not in page.locator("body").inner_text()
+
+    def test_nothing_old_is_shown_for_the_first_byte(self, page):
+        self.choose(page, 60)
+        assert page.inner_text("#under-remembered")
+        page.evaluate("sharnn.choose(0)")
+        until(page, "!document.getElementById('under-remembered').textContent")
+        assert page.inner_text("#verdict") == ""
+        assert page.inner_text("#looking-hint").startswith("Before the first byte")
+        assert page.locator("#weights-legend").is_hidden()
 
     def test_it_fits_a_phone_in_the_dark(self, page):
         start(page)

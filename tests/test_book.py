@@ -80,6 +80,14 @@ def test_the_table_of_contents_lists_all_chapters_in_order():
         assert f"]({name}.ipynb)" in landing
 
 
+def test_each_part_of_the_book_ends_with_a_project():
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    parts = [[chapter["file"] for chapter in part["chapters"]] for part in toc["parts"]]
+    for part in parts:
+        if part[0][0].isdigit():
+            assert "\n## Project" in (BOOK / f"{part[-1]}.md").read_text(), part[-1]
+
+
 BIBLIOGRAPHY = re.findall(
     r"^  url = \{(.*)\},$", (BOOK / "references.bib").read_text(), re.MULTILINE
 )
@@ -229,6 +237,25 @@ def test_make_book_treats_warnings_as_errors_and_draws_pictures():
     assert all(" SHARNN_KNOBS=pictures " in run for run in runs), "both may run notebooks"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_book_removes_pages_of_removed_files(tmp_path):
+    html = tmp_path / "_build" / "html"
+    (html / "_static").mkdir(parents=True)
+    kept = ["index.html", "03-lstm.html", "glossary.html", "genindex.html", "search.html"]
+    kept.append("_static/page.html")
+    (tmp_path / "book").mkdir()
+    for name in ("index.md", "03-lstm.ipynb", "glossary.md"):
+        (tmp_path / "book" / name).touch()
+    for name in (*kept, "15-faster.html"):
+        (html / name).touch()
+    printed = subprocess.run(
+        ["make", "--dry-run", "book"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.replace("\\\n", "")
+    (command,) = re.findall(r"^find _build/html .*", printed, re.MULTILINE)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    assert {str(p.relative_to(html)) for p in html.rglob("*.html")} == set(kept)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_the_common_sections(path):
     text = path.with_suffix(".md").read_text()
@@ -245,13 +272,16 @@ def test_answers_are_prose_behind_a_button_and_are_checked(path):
         pytest.skip("not revised yet")
     cells = jupytext.read(path).cells
     start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
-    text = "\n\n".join(cell.source for cell in cells[start:] if cell.cell_type == "markdown")
+    end = next((i for i, c in enumerate(cells) if "## Project" in c.source), len(cells))
+    cells = cells[start:end]
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = text.partition("## Project")[0]
     # With blank lines around it, an answer is Markdown everywhere.
     form = r"<details class=\"answer\">\n<summary>Show answer</summary>\n\n(.+?)\n\n</details>"
     answers = re.findall(form, text, re.DOTALL)
     assert len(answers) == text.count("<details") >= 3
     assert [answer[:5] for answer in answers] == [f"**{i + 1}.*" for i in range(len(answers))]
-    code = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    code = [cell for cell in cells if cell.cell_type == "code"]
     checks = [cell for cell in code if "hide-cell" in cell.metadata.get("tags", [])]
     assert all(cell in checks for cell in code if "assert" in cell.source)
     numbers = [re.match(r"# Check of answer (\d+)\n", cell.source)[1] for cell in checks]

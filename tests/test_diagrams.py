@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import pytest
@@ -14,7 +15,7 @@ from docutils.utils import new_document
 from matplotlib.image import imread
 
 from browser import needs_browser, open_browser
-from sharnn.web.captions import _make_figures
+from sharnn.web.captions import _make_figures, _number_chapters_only
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
@@ -163,6 +164,13 @@ def test_the_story_names_every_chapter_and_its_bits_are_right():
 
 def paragraph(*children):
     return nodes.paragraph("", "", *children)
+
+
+def test_only_the_figures_of_chapters_are_numbered():
+    numbers = {"figure": {"figure-head": (1,)}}
+    pages = {"01-five-minutes": dict(numbers), "index": dict(numbers), "glossary": dict(numbers)}
+    _number_chapters_only(None, SimpleNamespace(toc_fignumbers=pages))
+    assert pages == {"01-five-minutes": numbers, "index": {}, "glossary": {}}
 
 
 def test_a_picture_and_italics_below_it_become_a_figure():

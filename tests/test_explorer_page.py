@@ -26,6 +26,7 @@ HOSTILE = (
     "abc\u202edef \u2066x \ufeff \u00a0 \u200b \u0301e \u115f \U000e0001"
     " 😀 سلام 漢字 é\x00\x07\x7f\r\n"
 ).encode() + b"\xff\xc3\x28\xe2\x82 \xf0\x9f\n"
+PLACES = ("0, the first", "1, the second", "2, the third")  # of blocks
 # The promised limits, in milliseconds.
 FIRST_PAINT = 1000
 SELECTION = 50
@@ -101,7 +102,7 @@ class TestNumbers:
         assert page.locator("#head-choice").is_visible() == (len(heads) > 1)
         for place, block in enumerate(heads):
             if place:
-                page.select_option("#head", label=str(block))
+                page.select_option("#head", label=PLACES[block])
             assert page.evaluate("sharnn.head.block") == block
             weights = page.evaluate(
                 "Array.from({ length: sharnn.trace.numTargets },"
@@ -115,7 +116,7 @@ class TestNumbers:
         page = show(explorer.save(tmp_path / "page.html"))
         seen = set()
         for block in (2, 0, 1):
-            page.select_option("#head", label=str(block))
+            page.select_option("#head", label=PLACES[block])
             page.evaluate("sharnn.choose(100)")
             table = page.locator("#by-count").inner_text()
             result = explorer.ablate(100, count=4, block=block)

@@ -145,10 +145,10 @@ class TestThePage:
         page.fill("#unit", str(unit))
         page.press("#unit", "Enter")
 
-    def test_the_offered_units_are_shown_before_the_model_runs(self, page, model):
-        expected = numbers_by_steps(model, TEXT.encode())
+    def test_the_offered_units_are_shown_before_the_model_runs(self, page, stored):
+        expected = numbers_by_steps(stored, TEXT.encode())
         buttons = page.locator("#offers button")
-        reactions = find_units(model, DATA)
+        reactions = find_units(stored, DATA)
         assert buttons.count() == len(reactions)
         for k, each in enumerate(reactions):
             assert each.words in buttons.nth(k).inner_text()
@@ -186,9 +186,10 @@ class TestThePage:
         expected = numbers_by_steps(stored, TEXT.encode())[2, :, :, 3].T
         torch.testing.assert_close(self.numbers(page), expected, rtol=1e-3, atol=1e-3)
 
-    def test_the_shown_numbers_are_those_of_the_byte(self, page, model):
-        each = find_units(model, DATA)[0]
-        i, f, g, o, c = numbers_by_steps(model, TEXT.encode())[each.block, :, 7, each.unit].tolist()
+    def test_the_shown_numbers_are_those_of_the_byte(self, page, stored):
+        each = find_units(stored, DATA)[0]
+        numbers = numbers_by_steps(stored, TEXT.encode())
+        i, f, g, o, c = numbers[each.block, :, 7, each.unit].tolist()
         page.locator("#bytes i").nth(7).click(position={"x": 3, "y": 60})  # on its tracks
         shown = page.locator("#numbers dd").all_inner_texts()
         assert [float(text.replace("\N{MINUS SIGN}", "-")) for text in shown] == pytest.approx(
@@ -216,6 +217,22 @@ class TestThePage:
         }"""
         assert page.evaluate(count) > 2000
 
+    @pytest.mark.parametrize("value", ["-5", "16", "1.5", ""])
+    def test_an_invalid_unit_is_refused(self, page, value):
+        unit = page.evaluate("sharnn.unit")
+        page.fill("#unit", value)
+        expect(page.locator("#refusal")).to_have_text("unit must be a whole number from 0 to 15.")
+        assert page.get_attribute("#unit", "aria-invalid") == "true"
+        page.select_option("#block", "2")
+        assert page.evaluate("[sharnn.unit, document.body.dataset.started]") == [unit, None]
+        page.locator("#offers button").first.click()
+        assert page.locator("#refusal").is_hidden()
+
+    def test_blocks_are_numbered_from_0(self, page):
+        assert page.locator("#block option").all_inner_texts()[2] == "2, the third"
+        assert "numbered from 0" in page.inner_text("#choosing-hint")
+        assert "Of blocks 0 to 2, block 1 (the second) also has a head" in page.inner_text("#about")
+
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#start")
         page.keyboard.press("Enter")
@@ -242,6 +259,8 @@ class TestThePage:
         type_text(page, "")
         assert page.locator("#bytes i").count() == 0
         assert page.locator("#numbers dd").count() == 0
+        assert page.inner_text("#under-bytes") == "There is no text."
+        assert page.inner_text("#update") == ""
         page.fill("#text", "a long line \n" * 400)
         expect(page.locator("#status")).to_contain_text("first 4,000 bytes", timeout=60_000)
         assert len(self.numbers(page)) == 4000

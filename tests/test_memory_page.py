@@ -80,8 +80,8 @@ class TestThePage:
             expected = bits_of(model, text, limit)
             torch.testing.assert_close(torch.tensor(found[limit]), expected, rtol=1e-3, atol=1e-3)
 
-    def test_the_prepared_text_has_the_bits_of_each_memory(self, page, model):
-        self.check_bits(page, model, TEXT)
+    def test_the_prepared_text_has_the_bits_of_each_memory(self, page, stored):
+        self.check_bits(page, stored, TEXT)
 
     def test_a_typed_text_has_the_bits_of_each_memory(self, page, stored):
         self.start(page)
@@ -91,9 +91,9 @@ class TestThePage:
             self.complete(page, text)
             self.check_bits(page, stored, text)
 
-    def test_the_extra_bits_of_a_cut_are_shown(self, page, model):
+    def test_the_extra_bits_of_a_cut_are_shown(self, page, stored):
         page.fill("#length", "2")  # 4 rows
-        cut, whole = (bits_of(model, TEXT, limit) for limit in (4, LIMIT))
+        cut, whole = (bits_of(stored, TEXT, limit) for limit in (4, LIMIT))
         verdict = page.inner_text("#verdict")
         assert f"costs {cut.sum():.0f} bits" in verdict
         extra, kind = re.search(r": ([\d.]+) (more|fewer) than with all 24", verdict).groups()
@@ -205,6 +205,9 @@ class TestThePage:
         type_text(page, "")
         self.complete(page, "")
         assert page.inner_text("#verdict") == "There is no text."
+        assert page.inner_text("#under-bytes") == ""
+        assert page.locator("#total").is_hidden()
+        assert page.locator("#choice").is_hidden()
         page.click("#play")
         type_text(page, "a")
         self.complete(page, "a")

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import needs_browser
+from model_pages import expect_read
 from sharnn.analysis.ablation_page import AblationPage
 from sharnn.web.compressor import CompressorPage
 from sharnn.web.playground import Playground
@@ -49,7 +50,7 @@ def use(inside):
     inside.locator("#start").click()
     inside.locator("body[data-started]:not([data-reading])").wait_for(timeout=60_000)
     inside.locator("#text").fill(TEXT + "Another line.")
-    expect(inside.locator("#status")).to_contain_text(f"{len(TEXT) + 13} bytes;", timeout=60_000)
+    expect_read(inside, len(TEXT) + 13)
     known = inside.locator("body").evaluate("() => sharnn.known.bits")
     assert len(known) == len(TEXT) + 13
     assert inside.locator("#problem").is_hidden()
@@ -62,6 +63,7 @@ def test_of_the_same_origin(show, model, kind):
     inside = page.locator("iframe").content_frame
     inside.locator("body[data-ready]").wait_for()
     expect(inside.locator("html")).to_have_attribute("data-theme", "light")
+    expect(inside.locator("#theme")).to_be_hidden()  # the page around has its own
     use(inside)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     expect(inside.locator("html")).to_have_attribute("data-theme", "dark")

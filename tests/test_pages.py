@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import until
+from model_pages import expect_read, until
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -238,7 +238,7 @@ class TestPagesWithAModel:
         inside.locator("#start").click()
         inside.locator("body[data-started]:not([data-reading])").wait_for(timeout=60_000)
         inside.locator("#text").fill("A text, and the same text.")
-        expect(inside.locator("#status")).to_contain_text("26 bytes;", timeout=60_000)
+        expect_read(inside, 26)
         assert page.errors == []
         context.close()
 

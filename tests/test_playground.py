@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, start, type_text, wait
+from model_pages import (
+    HOSTILE,
+    assert_fits_a_phone_in_the_dark,
+    expect_read,
+    open_page,
+    start,
+    type_text,
+    wait,
+)
 from sharnn import InputError, Playground, load, save
 from sharnn.cli import main
 from sharnn.web.scripts import export_web
@@ -117,10 +125,10 @@ class TestThePage:
         )
         return (torch.tensor(known[name]) for name in ("bits", "without"))
 
-    def test_the_prepared_text_is_shown_before_the_model_runs(self, page, model):
+    def test_the_prepared_text_is_shown_before_the_model_runs(self, page, stored):
         bits, without = self.numbers(page)
-        torch.testing.assert_close(bits, bits_of(model, TEXT), rtol=1e-3, atol=1e-3)
-        expected = bits_of(model, TEXT, memory_limit=1)
+        torch.testing.assert_close(bits, bits_of(stored, TEXT), rtol=1e-3, atol=1e-3)
+        expected = bits_of(stored, TEXT, memory_limit=1)
         torch.testing.assert_close(without, expected, rtol=1e-3, atol=1e-3)
         assert page.locator("#guesses li").count() >= 8
         assert page.locator("#bytes").inner_text().startswith("abcabd")
@@ -183,7 +191,7 @@ class TestThePage:
         page.keyboard.press("Control+End")
         page.keyboard.type("!")
         size = len(TEXT.encode()) + 1
-        expect(page.locator("#status")).to_contain_text(f"{size} bytes;", timeout=60_000)
+        expect_read(page, size)
 
     def test_hostile_text_is_only_text(self, page):
         start(page)

@@ -76,18 +76,30 @@ def test_generated_text_has_common_english_words():
     assert sum(word in common for word in words) > len(words) / 10
 
 
-def assert_measured(text: bytes, figure: str):
+def assert_measured(text: bytes, figures: dict[str, str]):
     measured = sharnn.bits_per_byte(sharnn.load("wiki-small"), text, batch_size=1)
-    assert measured == pytest.approx(float(figure), abs=6e-4)
+    assert measured == pytest.approx(float(figures["bits per byte"]), abs=6e-4)
+
+
+def assert_measured_with_1_row(text: bytes, figures: dict[str, str]):
+    model = sharnn.load("wiki-small")
+    measured = sharnn.bits_per_byte(model, text, batch_size=1, memory_limit=1, segment_length=1024)
+    assert measured == pytest.approx(float(figures["bits per byte with 1 row"]), abs=6e-4)
 
 
 def test_its_figure_on_generated_text_is_right():
     """A changed model, or changed code that it runs in, changes this figure on every machine."""
-    assert_measured(sample_bytes(FIGURES["sample"]["size"]), FIGURES["sample"]["bits per byte"])
+    assert_measured(sample_bytes(FIGURES["sample"]["size"]), FIGURES["sample"])
+
+
+@pytest.mark.slow
+def test_its_figure_without_a_memory_is_right():
+    assert_measured_with_1_row(sample_bytes(FIGURES["sample"]["size"]), FIGURES["sample"])
 
 
 def test_the_card_has_the_figure_on_unseen_text():
     assert f"**{FIGURES['findings']['bits per byte']}**" in card_of("wiki-small")
+    assert f"{FIGURES['findings']['bits per byte with 1 row']} with 1 row" in card_of("wiki-small")
 
 
 @pytest.mark.slow
@@ -99,7 +111,8 @@ def test_its_figure_on_unseen_text_is_right():
     with open(ENWIK8, "rb") as file:
         file.seek(start)
         text = file.read(stop - start)
-    assert_measured(text, FIGURES["findings"]["bits per byte"])
+    assert_measured(text, FIGURES["findings"])
+    assert_measured_with_1_row(text, FIGURES["findings"])
 
 
 @pytest.mark.slow

@@ -62,13 +62,14 @@ class TestDrawing:
           return counts.map((count) => count / 10000);
         }"""
         page = browser.new_page()
-        page.set_content(f"<script>{asset('distribution.js')}</script>")
+        scripts = asset("random.js") + asset("distribution.js")
+        page.set_content(f"<script>{scripts}</script>")
         assert page.evaluate(draw) == pytest.approx([1 / 7, 4 / 7, 2 / 7, 0], abs=0.015)
         page.close()
 
     def test_the_first_numbers_of_seeds_have_nothing_in_common(self, browser):
         page = browser.new_page()
-        page.set_content(f"<script>{asset('distribution.js')}</script>")
+        page.set_content(f"<script>{asset('random.js')}</script>")
         numbers = page.evaluate("Array.from({ length: 1000 }, (_, seed) => uniform(seed, 0))")
         page.close()
         numbers = torch.tensor(numbers)
@@ -124,10 +125,10 @@ class TestThePage:
         until(page, "sharnn.ready && !sharnn.written.length")
 
     @pytest.mark.parametrize("started", [False, True])
-    def test_the_distribution_is_that_of_the_library(self, page, model, stored, started):
+    def test_the_distribution_is_that_of_the_library(self, page, stored, started):
         if started:
             start(page)
-        logits = logits_after(stored if started else model, PROMPT.encode())
+        logits = logits_after(stored, PROMPT.encode())
         for temperature, top_k, top_p in SETTINGS:
             self.choose_settings(page, temperature, top_k, top_p)
             found = self.shown(page)
@@ -146,8 +147,8 @@ class TestThePage:
             expected = logits.softmax(-1).sort(descending=True).values
             torch.testing.assert_close(before, expected, rtol=1e-3, atol=1e-5)
 
-    def test_what_is_cut_is_stated_and_shown(self, page, model):
-        p, _ = distribution(logits_after(model, PROMPT.encode()), 1.0)
+    def test_what_is_cut_is_stated_and_shown(self, page, stored):
+        p, _ = distribution(logits_after(stored, PROMPT.encode()), 1.0)
         self.choose_settings(page, top_k=5)
         self.shown(page)
         share = page.locator("#kept").inner_text()
@@ -275,6 +276,26 @@ class TestThePage:
         expect(page.locator("#many")).to_be_disabled()
         expect(page.locator("#erase")).to_be_enabled()
 
+    @pytest.mark.parametrize("value", ["-1", "4294967296", "0.5", ""])
+    def test_an_invalid_seed_is_refused(self, page, value):
+        page.fill("#seed", value)
+        reason = "seed must be a whole number from 0 to 4,294,967,295."
+        expect(page.locator("#refusal")).to_have_text(reason)
+        assert page.get_attribute("#seed", "aria-invalid") == "true"
+        page.click("#one")
+        expect(page.locator("#seed")).to_be_focused()
+        assert page.evaluate("[sharnn.written.length, document.body.dataset.started]") == [0, None]
+        page.fill("#seed", "7")
+        assert page.locator("#refusal").is_hidden()
+        assert len(self.write(page, "#one")) == 1
+
+    def test_a_character_is_named_once_its_bytes_are_there(self, page):
+        start(page)
+        page.evaluate("sharnn.choose(15)")  # the second byte of é
+        until(page, "sharnn.shown?.index === 15")
+        assert page.locator("#symbols .came code").inner_text() == "é"
+        assert "é" not in page.inner_text("#drawing-hint")
+
     def test_everything_works_with_the_keyboard(self, page):
         page.focus("#temperature")
         page.keyboard.press("Home")
@@ -302,6 +323,7 @@ class TestThePage:
     def test_an_empty_and_a_long_prompt(self, page):
         type_text(page, "")
         assert self.shown(page)["before"] == pytest.approx([1 / 256] * 256)
+        assert page.inner_text("#drawing-hint").startswith("Before the first byte, all 256 are")
         assert len(self.write(page, "#one")) == 1
         page.fill("#text", "a long line \n" * 400)
         expect(page.locator("#status")).to_contain_text("first 4,000 bytes", timeout=60_000)

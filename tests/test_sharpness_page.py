@@ -79,11 +79,11 @@ class TestThePage:
         weights = page.evaluate("Array.from(window.sharnn.found.weights)")
         return torch.tensor(weights, dtype=torch.float32)
 
-    def test_the_prepared_text_has_the_models_weights(self, page, model):
+    def test_the_prepared_text_has_the_models_weights(self, page, stored):
         # Its rows are in 8 bits.
         for target in (1, 2, 20, 40, 70):
             found = self.weights(page, target)
-            torch.testing.assert_close(found, weights_of(model, TEXT, target), rtol=0.1, atol=0.01)
+            torch.testing.assert_close(found, weights_of(stored, TEXT, target), rtol=0.1, atol=0.01)
 
     @pytest.mark.parametrize("options", [{}, *OPTIONS])
     def test_a_typed_text_has_the_models_weights(self, browser, tmp_path, options):
@@ -188,6 +188,7 @@ class TestThePage:
             type_text(page, text)
             self.rows(page, text)
             assert page.is_visible("#scoring") == (len(text) > 1)
+            assert (page.inner_text("#under-bytes") == "There is no text.") == (text == "")
         page.evaluate("window.sharnn.choose(0)")
         assert not page.is_visible("#scoring")
         assert page.evaluate("window.hacked") is None

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sharnn import InputError, Memory, State, Stepper, load, load_corpus
+from sharnn.inference import packed
 from sharnn.inference.packed import MAX_SLICED_VECTORS, FloatProduct, Int8Product
 from sharnn.inference.ring import RingBuffer
 from small import OPTIONS, small_model
@@ -123,9 +124,17 @@ def test_int8_steps_are_close_to_the_models(options):
 @pytest.mark.parametrize("rows", [32, 33])
 def test_slices_give_the_whole_product(batch, rows, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(packed, "is_intel", lambda: False)
     weight, bias, x = torch.randn(rows, 20), torch.randn(rows), torch.randn(batch, 20)
     assert_close(FloatProduct(weight, bias)(x), F.linear(x, weight, bias))
     assert_close(FloatProduct(weight, None)(x), F.linear(x, weight))
+
+
+def test_no_product_is_sliced_on_an_intel_processor(monkeypatch):
+    monkeypatch.setattr(packed, "is_intel", lambda: True)
+    monkeypatch.setattr(torch, "baddbmm", None)  # calling it would raise an error
+    weight, bias, x = torch.randn(32, 20), torch.randn(32), torch.randn(1, 20)
+    assert torch.equal(FloatProduct(weight, bias)(x), F.linear(x, weight, bias))
 
 
 def test_int8_products_are_accurate_and_keep_streams_apart():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -49,12 +52,23 @@ def pack(weight: Tensor, bias: Tensor | None, storage: str) -> Product:
     return FloatProduct(weight, bias)
 
 
+@cache
+def is_intel() -> bool:
+    """Returns True on a processor made by Intel.
+
+    There the math library, MKL, multiplies a single vector as fast as it can read the matrix.
+    """
+    path = Path("/proc/cpuinfo")
+    name = path.read_text() if path.exists() else platform.processor()
+    return "GenuineIntel" in name
+
+
 class FloatProduct:
     """Computes x W' + b in the precision of the matrix.
 
-    On the CPU, math libraries compute the product with a single vector on one thread. Sliced along
-    its rows, the matrix becomes a batch of small products that all threads share. On a single
-    thread, slicing is faster for the largest matrices only.
+    Except on Intel's processors, the math library computes the product with a single vector on one
+    thread. Sliced along its rows, the matrix becomes a batch of small products that all threads
+    share. On a single thread, slicing is faster for the largest matrices only.
 
     Args:
         weight: (rows, columns).
@@ -81,6 +95,8 @@ class FloatProduct:
         return y.permute(2, 0, 1).reshape(batch, -1)
 
     def _is_faster_sliced(self, batch: int) -> bool:
+        if is_intel():
+            return False
         if torch.get_num_threads() == 1:
             return batch == 1 and self.weight.numel() >= MIN_SLICED_ELEMENTS
         return batch <= MAX_SLICED_VECTORS

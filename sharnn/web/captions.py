@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ def setup(app: Any) -> dict[str, Any]:
 
     A paragraph that is only a picture, followed by one that is only in italics, becomes a figure
     with a caption. Both are plain Markdown, so a notebook shows them too, wherever it is opened.
+    Only the figures of chapters are numbered: "Fig. 1" of a page without a number of its own would
+    compete with "Fig. 1.1" of the first chapter.
     """
     app.connect("doctree-read", _make_figures)
+    app.connect("env-check-consistency", _number_chapters_only)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -34,3 +38,10 @@ def _make_figures(app: Any, doctree: Any) -> None:
         below.parent.remove(below)
         name = f"figure-{Path(image['uri']).stem}"
         image.parent.replace_self(nodes.figure("", image.deepcopy(), caption, ids=[name]))
+
+
+def _number_chapters_only(app: Any, env: Any) -> None:
+    """Drops the figure numbers of pages that are no chapters."""
+    for page in env.toc_fignumbers:
+        if not re.match(r"\d\d-", page):
+            env.toc_fignumbers[page] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,19 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.checkpoint import load
+from sharnn.checkpoint import SHIPPED, find_model, load
 from sharnn.errors import InputError
 from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN, evaluating
 from sharnn.web.arrays import pack
 from sharnn.web.page import asset, frame, shell, to_json
-from sharnn.web.scripts import kernels, web_file, worker_source
+from sharnn.web.scripts import kernels, web_file, web_model, worker_source
 from sharnn.weights import usable
 
-SCRIPTS = "numbers bytes arrays colours pane dom tensors engine known session".split()
+SCRIPTS = "numbers bytes arrays colours pane dom fields random tensors engine known session".split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
 GUESSES = 8  # in place of each byte
+ORDINALS = "first second third fourth fifth sixth seventh eighth".split()
 MAX_TEXT = 2000  # bytes of the prepared text
 EXAMPLE = """\
 The '''Harrowgate Lighthouse''' is a [[lighthouse]] on the island of [[Torvald]]. It was built in \
@@ -76,7 +79,9 @@ class ModelPage:
         text: str = EXAMPLE,
         weights: str | None = None,
     ) -> None:
+        self.record: dict[str, Any] = {}  # what was measured of a shipped model
         if isinstance(model, str):
+            self.record = shipped_record(model)
             name = name or Path(model).stem
             if weights is None and os.environ.get(SHARED_MODEL) == model:
                 weights = shared_script(model)
@@ -96,6 +101,8 @@ class ModelPage:
             )
         self.name = name or "A SHA-RNN"
         self.weights = weights
+        self._file = web_file(self.model)
+        self.model = web_model(self.model)  # the prepared numbers are those of the page's model
 
     def page(self) -> str:
         """Returns the page: one HTML document."""
@@ -126,16 +133,12 @@ class ModelPage:
     def _payload(self) -> dict[str, Any]:
         """Returns the data of the page."""
         config = self.model.config
-        file = web_file(self.model)
         heads = list(config.attention_layers)
-        memory = (
-            f"a head over {config.memory:,} bytes in block {', '.join(map(str, heads))}"
-            if heads
-            else "no head"
-        )
         about = (
-            f"{self.name}: {self.model.parameter_count():,} parameters, {config.layers} blocks of "
-            f"width {config.dim}, {memory}. It runs in this page and sends nothing anywhere."
+            f"{self.name} has {self.model.parameter_count():,} parameters in {config.layers} "
+            "blocks of an LSTM and a feed-forward layer (Boom). "
+            f"{describe_heads(heads, config.layers, config.memory)} "
+            "It runs in this page and sends nothing anywhere."
         )
         return {
             "title": self.title,
@@ -144,13 +147,21 @@ class ModelPage:
             "notes": self.notes,
             "head_blocks": heads,
             "limits": self.limits,
-            "size": f"{len(file) / 1e6:.1f} MB",
-            "file": None if self.weights else file,
+            "size": f"{len(self._file) / 1e6:.1f} MB",
+            "file": None if self.weights else self._file,
             "shared": self.weights,
             "kernels": kernels(),
             "worker": worker_source(),
             "example": self._example(),
         }
+
+    def _warning(self) -> str:
+        """Returns a sentence about the text that the model writes."""
+        learned = self.record.get("learned from", "the text that it learned from")
+        return (
+            f"A model of {self.model.parameter_count() / 1e6:.1f} million parameters imitates the "
+            f"look of {learned}; what it writes makes little sense, and its facts are made up."
+        )
 
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text and what the model makes of it."""
@@ -187,6 +198,31 @@ class ModelPage:
         return next(iter(attention.values()))[0].float().cpu() if attention else None
 
 
+def describe_heads(heads: Sequence[int], layers: int, memory: int) -> str:
+    """Returns a sentence about the blocks that have a head. Blocks are numbered from 0.
+
+    Example:
+        >>> print(describe_heads([2], layers=4, memory=99))
+        Of blocks 0 to 3, block 2 (the third) also has a head, which looks back over up to 99 bytes.
+        >>> print(describe_heads([0, 1], layers=2, memory=100))
+        Of blocks 0 to 1, blocks 0 and 1 also have a head, which looks back over up to 100 bytes.
+        >>> print(describe_heads([], layers=4, memory=2048))
+        None of them has a head.
+    """
+    if not heads:
+        return "None of them has a head."
+    if len(heads) == 1:
+        place = ORDINALS[heads[0]] if heads[0] < len(ORDINALS) else f"number {heads[0] + 1}"
+        subject = f"block {heads[0]} (the {place}) also has"
+    else:
+        *others, last = map(str, heads)
+        subject = f"blocks {', '.join(others)} and {last} also have"
+    return (
+        f"Of blocks 0 to {layers - 1}, {subject} a head, which looks back over up to "
+        f"{memory:,} bytes."
+    )
+
+
 def shared_script(model: str) -> str:
     """Returns the name of the script that holds a model's weights in the pages of a book."""
     return f"{Path(model).stem}.js"
@@ -199,3 +235,21 @@ def predictions(logits: Tensor) -> Tensor:
     """
     probabilities = F.softmax(logits, dim=-1)
     return torch.cat([torch.full_like(probabilities[:1], 1 / 256), probabilities])
+
+
+def shipped_record(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what was measured of a model that ships with the package; nothing of another one.
+
+    Raises:
+        InputError: there is no such model.
+
+    Example:
+        >>> shipped_record("wiki-small")["model"]
+        'wiki-small'
+    """
+    path = find_model(model)
+    record = path.with_suffix(".json")
+    if path.parent != SHIPPED or not record.is_file():
+        return {}
+    measured: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return measured

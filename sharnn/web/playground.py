@@ -9,6 +9,8 @@ import torch
 from sharnn.web.arrays import STEP, pack, quantise, unpack
 from sharnn.web.model_page import ModelPage
 
+ROW = "A row of the memory is made by the LSTMs from all of the text up to its byte"
+
 
 class Playground(ModelPage):
     """A page in which a reader writes text: the bits of each byte, and where the head looked.
@@ -24,11 +26,28 @@ class Playground(ModelPage):
 
     kind = "playground"
     title = "Playground"
+    height = 1300
     limits = (None, 1)
     notes = (
-        "Bits: -log2 of the probability that the model gave to the byte that came. "
-        "Without memory: the head can attend to the newest byte only.",
+        "Bits: \N{MINUS SIGN}log2 of the probability that the model gave to the byte that came. "
+        "Without any knowledge, a byte costs 8 bits.",
     )
+
+    def _payload(self) -> dict[str, Any]:
+        """Returns the data of the page, with sentences about this model."""
+        found = self.record.get("findings", {})
+        names = ("bits per byte", "bits per byte with 1 row")
+        figures = [float(found[name]) for name in names if name in found]
+        return {
+            **super()._payload(),
+            "typical": figures if len(figures) == len(names) else None,
+            "warning": self._warning(),
+            "reason": (
+                f"{ROW}, and this head finds a row by the one before it."
+                if self.model.config.shifted_keys
+                else f"{ROW}, so it also shows what came before."
+            ),
+        }
 
     def _example(self) -> dict[str, Any]:
         """Returns the prepared text, and where the head looks for each of its bytes."""

@@ -44,6 +44,9 @@ class SamplingPage(ModelPage):
     ) -> None:
         super().__init__(model, name, text, weights)
 
+    def _payload(self) -> dict[str, Any]:
+        return {**super()._payload(), "warning": self._warning()}
+
     def _example(self) -> dict[str, Any]:
         """Returns the prepared prompt, and the bits of each symbol in place of each byte."""
         content = super()._example()

@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from sharnn.checkpoint import to_bytes
+from sharnn.checkpoint import as_stored, to_bytes
 from sharnn.errors import InputError
 from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
@@ -16,7 +16,7 @@ from sharnn.web.assembler import assemble
 from sharnn.web.page import asset
 from sharnn.weights import usable
 
-WORKER = "tensors kernels model reading distribution coder worker".split()
+WORKER = "tensors kernels model reading random distribution coder worker".split()
 
 
 @cache
@@ -54,6 +54,15 @@ def export_web(model: SHARNN, path: str | os.PathLike[str], storage: str = "int8
 
 def web_file(model: SHARNN, storage: str = "int8") -> str:
     """Returns the file of a model, with collapsed heads, in base64."""
+    return base64.b64encode(b"".join(to_bytes(_collapsed(model), storage))).decode()
+
+
+def web_model(model: SHARNN) -> SHARNN:
+    """Returns the model with the weights that it has in a page: collapsed heads, 8 bits."""
+    return as_stored(_collapsed(model), "int8")
+
+
+def _collapsed(model: SHARNN) -> SHARNN:
     model = copy.deepcopy(usable(model))
     model.collapse()
-    return base64.b64encode(b"".join(to_bytes(model, storage))).decode()
+    return model

@@ -23,7 +23,7 @@ class AblationView {
     $("lines-hint").textContent = "Heaviest: the rows with the largest weights. " +
       `Same ${repeat} bytes: the earlier places of the ${repeat} bytes before it, with what followed them. ` +
       "Selection: the rows that you select in part 4.";
-    $("word").onchange = () => this.choose(this.chosen);
+    $("word").onchange = () => this.chosen !== null && this.choose(this.chosen);
     $("everywhere").onchange = () => this.measure();
     // Known before the pane handles the event.
     for (const type of ["click", "keydown"]) {
@@ -50,18 +50,19 @@ class AblationView {
     this.turn++;
     const pane = (id, choose, hover) => new TextPane($(id), known, 0, known.bytes.length, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.pinned ?? "" : known.describe(index);
+      $("under-bytes").textContent = index === null ? this.pinned : known.describe(index);
     });
     this.memoryPane = pane("remembered", (index) => this.pick(index), (index) => {
       $("under-remembered").textContent =
-        index === null ? this.pinnedWeight ?? "" : this.describeWeight(index);
+        index === null ? this.pinnedWeight : this.describeWeight(index);
     });
     if (this.picked && Math.max(this.picked.from, this.picked.to) >= known.bytes.length) this.picked = null;
     if (this.chosen !== null) this.toChoose = this.chosen;
-    this.chosen = null;
-    this.effects = null;
+    this.chosen = this.effects = this.attention = null;
+    this.pinned = $("under-bytes").textContent = "";
     this.paint();
     this.paintTable();
+    this.paintMemory();
   }
 
   receive() {
@@ -75,7 +76,6 @@ class AblationView {
   recolour() {
     this.colours = new Colours();
     fillBitsLegend(this.colours);
-    fillWeightsLegend(this.colours, "much more");
     if (!this.known) return;
     this.paint();
     this.paintMemory();
@@ -87,6 +87,7 @@ class AblationView {
 
   /** Bytes whose predictions lose rows: the selected one, or its word. The first byte has no query. */
   get targets() {
+    if (this.chosen === null) return [];
     const [a, b] = $("word").checked
       ? wordAround(this.known.bytes, this.chosen) : [this.chosen, this.chosen];
     return Array.from({ length: b + 1 - a }, (_, i) => a + i)
@@ -289,7 +290,7 @@ class AblationView {
     const result = this.together(line);
     $("causes-hint").textContent = targets.length
       ? `From the query that predicts “${this.targetName()}”; all else stays as it was.`
-      : "The first byte is predicted without any memory.";
+      : this.chosen === 0 ? "The first byte is predicted without any memory." : this.whyNone();
     $("predictions").replaceChildren();
     $("verdict").textContent = "";
     if (!effects || !result) return;
@@ -302,10 +303,15 @@ class AblationView {
     else this.compareGuesses();
   }
 
+  /** States why no byte is selected. */
+  whyNone() {
+    return this.known.bytes.length ? "Not read yet." : "There is no text.";
+  }
+
   targetName() {
     const { known, targets } = this;
     return targets.length > 1
-      ? oneLine(known.glyphs, known.glyphIndex, targets[0], targets.at(-1) + 1)
+      ? oneLine(known, targets[0], targets.at(-1) + 1)
       : nameOf(known, this.chosen);
   }
 
@@ -327,8 +333,9 @@ class AblationView {
   compareGuesses() {
     const { known, chosen, effects, line } = this;
     const came = known.bytes[chosen];
+    const started = unfinished(known.bytes, chosen);
     const list = (title, { symbols, probabilities }) => {
-      const items = symbols.slice(0, FEW).map((symbol, i) => guessItem(symbol, probabilities[i], came));
+      const items = symbols.slice(0, FEW).map((symbol, i) => guessItem(symbol, probabilities[i], came, started));
       const ol = make("ol");
       ol.append(...items);
       const part = make("div");
@@ -345,10 +352,14 @@ class AblationView {
     const { attention, memoryPane, colours, known, chosen, line } = this;
     $("looking-hint").textContent = attention && this.effects
       ? `Weight of each row for “${nameOf(known, chosen)}”. Select bytes here to remove their rows.`
-      : "There is nothing to look at.";
+      : chosen === 0 ? "Before the first byte there is nothing to look at." : this.whyNone();
     const readable = attention && chosen > 0 && this.effects;
     const shown = readable ? attention : { first: 0, weights: [] };
-    paintWeights(memoryPane, shown, colours, largestRelative(shown.weights));
+    const largest = largestRelative(shown.weights);
+    this.pinnedWeight = $("under-remembered").textContent = "";
+    $("weights-legend").hidden = !readable;
+    if (readable) fillRelativeLegend(colours, shown.weights, largest);
+    paintWeights(memoryPane, shown, colours, largest);
     memoryPane.dimFrom(readable ? chosen : 0);
     const effect = this.effects?.[Math.max(0, this.targets.indexOf(chosen))]?.[line];
     const gone = new Set(effect?.rows);

@@ -43,7 +43,7 @@ class Explorer {
     );
     $("head-choice").hidden = trace.heads.length < 2;
     $("head").replaceChildren(
-      ...trace.heads.map(({ block }, index) => make("option", String(block), { value: index })));
+      ...trace.heads.map(({ block }, index) => make("option", placeInWords(block), { value: index })));
     this.useHead(0);
     this.choose(Math.min(payload.initial_target, trace.numTargets - 1));
     this.opened = true;

@@ -27,16 +27,10 @@ function repeated(bytes, target, length, first) {
 
 /** Returns all visible rows in a random order, which is the same for the same target and number. */
 function shuffled({ first, weights }, target, number) {
-  let state = (target * 2654435761 + number * 40503 + 1) >>> 0;
-  const random = () => { // xorshift
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
+  const seed = target * LONGEST + number;
   const rows = Array.from(weights.keys(), (i) => first + i);
   for (let i = rows.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
+    const j = Math.floor(uniform(seed, i) * (i + 1));
     [rows[i], rows[j]] = [rows[j], rows[i]];
   }
   return rows;

@@ -17,17 +17,17 @@ function describeWeight(trace, head, i, index) {
 function fillByte(trace, head, i) {
   const target = trace.first + i;
   const bits = trace.bits[target];
-  const before = oneLine(trace.glyphs, trace.glyphIndex, target - 24, target);
+  const before = oneLine(trace, target - 24, target);
   $("byte").replaceChildren(
     make("code", nameOf(trace, target)), make("span", " after "), make("code", before),
     make("span", `: ${short(bits)} bits, probability ${percent(2 ** -bits)}`));
   const guesses = trace.guesses.length / trace.numTargets;
   const list = [];
+  const started = unfinished(trace.bytes, target);
   for (let g = 0; g < Math.min(GUESSES_SHOWN, guesses); g++) {
     const byte = trace.guesses[i * guesses + g];
-    const { name } = toGlyphs(Uint8Array.of(byte))[0];
     const guess = make("span", "", { class: "guess" });
-    guess.append(make("code", name), ` ${percent(trace.guessProbabilities[i * guesses + g])}`);
+    guess.append(make("code", shownAs(byte, started)), ` ${percent(trace.guessProbabilities[i * guesses + g])}`);
     list.push(guess, " ");
   }
   const facts = [
@@ -47,11 +47,13 @@ function fillByte(trace, head, i) {
 /** Adds a button for each peak of target i, which calls `look` with its byte and its number. */
 function fillPeaks(trace, i, peaks, look) {
   const target = trace.first + i;
-  const around = (a, b) => (a < b ? oneLine(trace.glyphs, trace.glyphIndex, a, b) : "");
+  const around = (a, b) => oneLine(trace, a, b);
   $("peaks").replaceChildren(...peaks.map(({ distance, weight }, peak) => {
     const at = target - distance;
-    const text = make("code", around(Math.max(0, at - 6), at));
-    text.append(make("mark", around(at, at + 1)), make("span", around(at + 1, at + 6)));
+    const [start, end] = characterAround(trace, at);
+    const text = make("code", around(start - 6, start));
+    const [, last] = characterAround(trace, Math.min(at + 5, trace.bytes.length - 1));
+    text.append(make("mark", around(start, end)), make("span", around(end, last)));
     const button = make("button", "", { type: "button" });
     const size = make("span");
     size.append(

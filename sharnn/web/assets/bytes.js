@@ -31,12 +31,13 @@ function toGlyphs(bytes) {
   return glyphs;
 }
 
+const hexadecimal = (number, digits = 2) => number.toString(16).toUpperCase().padStart(digits, "0");
+
 /** Returns how a character is shown, its name, and the kind of substitute, if it is one. */
 function appearance(character, byte) {
-  const hex = (number, digits) => number.toString(16).toUpperCase().padStart(digits, "0");
-  if (character === null) return { shown: hex(byte, 2), name: `byte ${hex(byte, 2)}`, kind: "code" };
+  if (character === null) return { shown: hexadecimal(byte), name: `byte ${hexadecimal(byte)}`, kind: "code" };
   const point = character.codePointAt(0);
-  const code = `U+${hex(point, 4)}`;
+  const code = `U+${hexadecimal(point, 4)}`;
   if (character === " ") return { shown: " ", name: "space", kind: "" };
   if (character === "\n") return { shown: "↵", name: "newline", kind: "mark" };
   if (character === "\t") return { shown: "⇥", name: "tab", kind: "mark" };
@@ -50,9 +51,26 @@ function appearance(character, byte) {
   return { shown: character, name: character, kind: "" };
 }
 
-/** Returns how a byte is shown in a list. */
-function shownAs(byte) {
-  const { shown, name } = toGlyphs(Uint8Array.of(byte))[0];
+/** Returns the bytes before `end` that begin a character without ending it. */
+function unfinished(bytes, end) {
+  for (let start = end - 1; start >= Math.max(0, end - 3); start--) {
+    const length = sequenceLength(bytes[start]);
+    if (length) return bytes.slice(length > end - start ? start : end, end);
+  }
+  return bytes.slice(end, end);
+}
+
+/** Returns the first byte of the character around a byte, and the byte after its last. */
+function characterAround({ glyphs, glyphIndex }, index) {
+  const { start, length } = glyphs[glyphIndex[index]];
+  return [start, start + length];
+}
+
+/** Returns how a byte is shown in a list, if `before` are the bytes of a character that it may end. */
+function shownAs(byte, before = []) {
+  const [{ length, shown, name }] = toGlyphs(Uint8Array.of(...before, byte));
+  if (length <= before.length) return shownAs(byte); // it doesn't end the character
+  if (sequenceLength(byte) > 1) return `${shown}…`; // it begins a character
   return shown === " " ? name : shown;
 }
 
@@ -63,13 +81,16 @@ function glyphOfByte(glyphs, size) {
   return indices;
 }
 
-/** Returns bytes a to b as one line of text. */
-function oneLine(glyphs, glyphIndex, a, b) {
-  const from = glyphIndex[Math.max(0, a)];
-  const to = glyphIndex[Math.min(glyphIndex.length - 1, b - 1)];
+/**
+ * Returns bytes a to b, without b, as one line of text. Of a character that b divides, the bytes
+ * before b are shown in hexadecimal.
+ */
+function oneLine({ bytes, glyphs, glyphIndex }, a, b) {
   let line = "";
-  for (let index = from; index <= to; index++) {
-    line += glyphs[index].kind === "code" ? "□" : glyphs[index].shown;
+  for (let index = a < b ? glyphIndex[Math.max(0, a)] : glyphs.length; glyphs[index]?.start < b; index++) {
+    const { start, length, kind, shown } = glyphs[index];
+    if (start + length > b) line += `‹${Array.from(bytes.slice(start, b), (byte) => hexadecimal(byte)).join(" ")}›`;
+    else line += kind === "code" ? "□" : shown;
   }
   return line;
 }

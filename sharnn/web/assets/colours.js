@@ -40,23 +40,30 @@ function weightLevel(relative, largest) {
   return EVEN + Math.round(STEPS * Math.min(1, Math.max(-1, share)));
 }
 
+/** Returns the theme of the page around this frame, or null: a Jupyter Book, JupyterLab or Colab. */
+function surroundingTheme() {
+  if (window.parent === window) return null;
+  try {
+    const { documentElement: root, body } = window.parent.document;
+    if (root.dataset.theme) return root.dataset.theme;
+    if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "true" ? "light" : "dark";
+    return root.getAttribute("theme");
+  } catch {
+    return null; // another origin
+  }
+}
+
 /** Applies the theme from a select element, or that of the page around the frame if there is none or it
- *  is at "auto", and calls `changed` after each change of theme. */
+ *  is at "auto", and calls `changed` after each change of theme. If the page around has a theme, the
+ *  select element is hidden. */
 function followTheme(select, changed) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const surrounding = () => {
-    try {
-      // The page around this frame: a Jupyter Book, JupyterLab or Colab.
-      const { documentElement: root, body } = window.parent.document;
-      if (root.dataset.theme && window.parent !== window) return root.dataset.theme;
-      if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "true" ? "light" : "dark";
-      if (root.getAttribute("theme")) return root.getAttribute("theme");
-    } catch { /* another origin */ }
-    return dark.matches ? "dark" : "light";
-  };
   let current = null;
   const apply = () => {
-    const theme = select && select.value !== "auto" ? select.value : surrounding();
+    const around = surroundingTheme();
+    if (select) select.labels[0].hidden = around !== null;
+    const chosen = select && !select.labels[0].hidden && select.value !== "auto" ? select.value : null;
+    const theme = chosen ?? around ?? (dark.matches ? "dark" : "light");
     if (theme === current) return;
     current = theme;
     document.documentElement.dataset.theme = theme;

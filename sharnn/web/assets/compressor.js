@@ -57,7 +57,7 @@ class Compressor {
     this.textPane = new TextPane($("bytes"), known, 0, known.bytes.length,
       (index) => this.choose(index),
       (index) => ($("under-bytes").textContent =
-        index === null ? this.pinned ?? "" : this.describe(index)));
+        index === null ? this.pinned : this.describe(index)));
     if (this.chosen !== null) this.toChoose = this.chosen;
     this.chosen = null;
     this.pinned = "";

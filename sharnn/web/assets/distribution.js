@@ -1,15 +1,5 @@
 // Sampling of a byte from a prediction, as in sharnn/inference/sampling.py.
 
-/** Mixes the 32 bits of a number: the finaliser of MurmurHash3. */
-function mix(x) {
-  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
-  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
-  return (x ^ (x >>> 16)) >>> 0;
-}
-
-/** Returns uniform number n of a seed, at least 0 and below 1. */
-const uniform = (seed, n) => mix(mix(seed + 1) + n) / 2 ** 32;
-
 /**
  * Returns the distribution that a byte is drawn from; see `sharnn.generate` for the settings, of
  * which 0 for top-k and 1 for top-p keep everything.

@@ -37,9 +37,9 @@ function fillBitsLegend(colours) {
 }
 
 /** Shows the colours of weights above an even share, of which `most` describes the strongest. */
-function fillWeightsLegend(colours, most) {
+function fillWeightsLegend(colours, most, even = "an even share or less") {
   const levels = [EVEN, 20, 24, 28, 32];
-  fillLegend("weights-legend", levels.map((level) => colours.weights[level]), "an even share or less", most);
+  fillLegend("weights-legend", levels.map((level) => colours.weights[level]), even, most);
 }
 
 /** Returns a bar of a length, which is a share of the space for it. */

@@ -23,12 +23,11 @@ class Gates {
     this.session = new Session(payload, this);
     this.chosen = null;
     this.rows = []; // after each byte, the numbers of all units of the block
-    $("block").replaceChildren(...Array.from({ length: payload.blocks }, (_, i) => make("option", i)));
+    $("block").replaceChildren(...Array.from({ length: payload.blocks }, (_, i) => make("option", placeInWords(i), { value: i })));
     $("unit").max = payload.units - 1;
-    $("block").onchange = $("unit").onchange = () => {
-      const unit = Math.round(Number($("unit").value));
-      this.select(Number($("block").value), Math.min(payload.units - 1, Math.max(0, unit)));
-    };
+    $("unit").value = 0;
+    this.fields = new NumberFields(["unit"], $("refusal"), () => this.select(this.block, Number($("unit").value)));
+    $("block").onchange = () => this.fields.accept() && this.select(Number($("block").value), this.unit);
     $("colour").replaceChildren(
       make("option", "nothing", { value: -1 }),
       ...payload.numbers.map((name, i) => make("option", name, { value: i })));
@@ -52,9 +51,9 @@ class Gates {
   /** Fills the list of units that are offered. */
   offer() {
     const { offers } = this.payload.example;
-    $("choosing-hint").textContent = offers.length
+    $("choosing-hint").textContent = (offers.length
       ? "These react most to links, digits and line ends; any other can be chosen below them."
-      : "Choose any unit.";
+      : "Choose any unit.") + " Blocks and units are numbered from 0, as in the library.";
     for (const place of new Set(offers.map((offer) => offer.place))) {
       const group = make("div", "", { role: "group", "aria-label": `units that react ${place}` });
       group.append(...offers.filter((offer) => offer.place === place).map((offer) => {
@@ -79,6 +78,7 @@ class Gates {
     this.session.wishes = { gates: block };
     $("block").value = block;
     $("unit").value = unit;
+    this.fields.check();
     document.querySelectorAll("#offers button").forEach((button) => {
       button.setAttribute("aria-pressed", button.unit[0] === block && button.unit[1] === unit);
     });
@@ -122,6 +122,8 @@ class Gates {
     this.chosen = null;
     this.measure();
     this.paint();
+    if (this.toChoose < known.bytes.length && this.numbersAt(this.toChoose)) this.choose(this.toChoose);
+    else this.describe(null);
   }
 
   receive(known, part) {
@@ -131,8 +133,7 @@ class Gates {
 
   finish({ bytes }) {
     this.paint();
-    if (bytes.length) this.choose(Math.min(this.toChoose ?? bytes.length - 1, bytes.length - 1));
-    else this.describe(null);
+    if (bytes.length) this.choose(Math.min(this.toChoose, bytes.length - 1));
   }
 
   /** Finds the place of each byte, which changes with the text and the width of the page. */
@@ -238,7 +239,7 @@ class Gates {
   describe(index) {
     const row = index === null ? null : this.numbersAt(index);
     $("under-bytes").textContent =
-      index === null ? "" : `After “${nameOf(this.known, index)}”${row ? ":" : ": not read yet"}`;
+      index === null ? (this.known.bytes.length ? "" : "There is no text.") : `After “${nameOf(this.known, index)}”${row ? ":" : ": not read yet"}`;
     if (!row) {
       $("numbers").replaceChildren();
       $("update").textContent = "";

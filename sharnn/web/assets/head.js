@@ -128,9 +128,9 @@ class Head {
   /** Returns a matrix of normal numbers, always the same one. */
   random() {
     if (this.randomMatrix) return this.randomMatrix;
-    let state = 1;
-    const uniform = () => ((state = (state * 48271) % 2147483647) / 2147483647);
-    const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+    // Box and Muller: two uniform numbers make a normal one.
+    const normal = (_, i) =>
+      Math.sqrt(-2 * Math.log(1 - uniform(0, 2 * i))) * Math.cos(2 * Math.PI * uniform(0, 2 * i + 1));
     this.randomMatrix = Float32Array.from({ length: this.dim ** 2 }, normal);
     return this.randomMatrix;
   }

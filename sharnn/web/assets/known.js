@@ -2,6 +2,19 @@
 
 const toBytes = (text) => new TextEncoder().encode(text);
 
+/** Returns the marks of another text's bytes: those of the beginning and the end that both texts share. */
+function keepMarks(old, marks, bytes) {
+  const shorter = Math.min(old.length, bytes.length);
+  let start = 0;
+  while (start < shorter && old[start] === bytes[start]) start++;
+  let end = 0;
+  while (end < shorter - start && old[old.length - 1 - end] === bytes[bytes.length - 1 - end]) end++;
+  const kept = new Uint8Array(bytes.length);
+  kept.set(marks.subarray(0, start));
+  kept.set(marks.subarray(old.length - end), bytes.length - end);
+  return kept;
+}
+
 class Known {
   /**
    * @param bytes     the text
@@ -12,6 +25,8 @@ class Known {
     this.bytes = bytes;
     this.glyphs = toGlyphs(bytes);
     this.glyphIndex = glyphOfByte(this.glyphs, bytes.length);
+    // 1 for each byte that the model wrote
+    this.written = before ? keepMarks(before.bytes, before.written, bytes) : new Uint8Array(bytes.length);
     const same = before ? before.common(bytes) : 0;
     this.bitsOf = Array.from({ length: readings }, (_, k) => before ? before.bitsOf[k].slice(0, same) : []);
     // { symbols, probabilities } in place of each byte, and after the last
@@ -72,9 +87,15 @@ function paintWeights(pane, { first, weights }, colours, largest) {
 /** Returns the largest of some weights, as a multiple of an even share; at least 2. */
 const largestRelative = (weights) => Math.max(2, ...weights.map((weight) => weight * weights.length));
 
-/** Returns an item of a list of guesses: a byte, a bar and its probability. */
-function guessItem(byte, probability, came) {
+/** Shows the colours that `paintWeights` gives some weights up to `largest` times an even share. */
+function fillRelativeLegend(colours, weights, largest) {
+  const [even, most] = [1, largest].map((share) => percent(Math.min(1, share / weights.length)));
+  fillWeightsLegend(colours, most, `even share, ${even}`);
+}
+
+/** Returns an item of a list of guesses: a byte after those of a `started` character, a bar and its probability. */
+function guessItem(byte, probability, came, started) {
   const item = make("li", "", byte === came ? { class: "came" } : {});
-  item.append(make("code", shownAs(byte)), barHolder(probability), make("span", percent(probability)));
+  item.append(make("code", shownAs(byte, started)), barHolder(probability), make("span", percent(probability)));
   return item;
 }

@@ -3,6 +3,7 @@
 
 const WORDS = 6; // in the list of what a cut costs
 const BEFORE = 12; // bytes shown before each of them
+const FEWEST = 0.005; // extra bits of a word in the list
 const STRONGEST = 4; // extra bits of the strongest colour
 
 /** Returns the lengths of the memory to try on a text: powers of 2, and all rows that it can have. */
@@ -109,7 +110,7 @@ class MemoryView {
         if (limit === this.length) this.showLength();
         else this.drawCurves();
       }
-      $("progress").textContent = `Read with ${lengths.length} lengths of the memory.`;
+      $("progress").textContent = known.bytes.length ? `Read with ${plural(lengths.length, "length")} of the memory.` : "";
     }
     document.body.dataset.complete = known.bytes.length;
   }
@@ -183,19 +184,19 @@ class MemoryView {
         if (this.extra(i) > this.extra(most)) most = i;
       }
       return { ...word, sum: extra, most };
-    }).filter((word) => word.sum > 0).sort((a, b) => b.sum - a.sum);
+    }).filter((word) => word.sum >= FEWEST).sort((a, b) => b.sum - a.sum);
   }
 
   listWords() {
     const { known, length, whole, bitsBy } = this;
-    const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
+    const line = (a, b) => oneLine(known, a, b);
     const lines = new Set();
     // The same word after the same text is listed once.
     const words = this.costs().filter(({ start, end }) => {
       const text = line(Math.max(0, start - BEFORE), end);
       return !lines.has(text) && lines.add(text);
     }).slice(0, WORDS);
-    $("words-hint").textContent = length === whole ? "Choose a shorter memory."
+    $("words-hint").textContent = !known.bytes.length ? "" : length === whole ? "Choose a shorter memory."
       : !bitsBy.has(length) || !bitsBy.has(whole) ? ""
       : !words.length ? `No word costs more with a memory of ${rows(length)}.`
       : `Words whose bits increase most when the memory has only ${rows(length)}.`;
@@ -236,7 +237,7 @@ class MemoryView {
     $("under-bytes").textContent = this.describe(index);
     if (index !== null) {
       pane.moveTo(index, this.describe(index));
-      const context = oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 14), index + 1);
+      const context = oneLine(known, index - 14, index + 1);
       $("one-title").textContent = `The last byte of “${context}”`;
     }
     this.drawCurves();
@@ -245,7 +246,9 @@ class MemoryView {
   /** Draws the bits by the length of the memory: of the whole text, and of the marked byte. */
   drawCurves() {
     const { known, marked } = this;
-    const size = Math.max(1, known.bytes.length);
+    const size = known.bytes.length;
+    $("total").hidden = !size;
+    if (!size) return;
     const means = this.byLength((bits) => sum(bits) / size);
     const [least, most] = [Math.min, Math.max].map((choose) => choose(...means.map(([, value]) => value)));
     // The chart has space for a difference of at least a tenth of the bits.

@@ -15,11 +15,17 @@ function short(number) {
   return size >= 0.01 || size === 0 ? number.toFixed(2) : number.toPrecision(2);
 }
 
-/** Formats a share as a percentage. */
+/** Formats a share as a percentage of at most six characters. */
 function percent(share) {
   const value = 100 * share;
+  if (value > 0 && value < 0.01) return "<0.01%";
   return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
+
+const ORDINALS = "first second third fourth fifth sixth seventh eighth".split(" ");
+
+/** Returns the place of an element that is counted from 0, such as "2, the third". */
+const placeInWords = (index) => (index < ORDINALS.length ? `${index}, the ${ORDINALS[index]}` : String(index));
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const mean = (values) => sum(values) / values.length;

@@ -11,6 +11,13 @@ function nextFrame() {
   });
 }
 
+const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60]/u;
+
+/** Returns the width of each byte of a character of several bytes, in widths of a letter. */
+function cellWidth({ shown, length }) {
+  return Math.max(WIDE.test(shown) ? 2 : 1, 0.5 * length) / length; // wide enough to be selected
+}
+
 class TextPane {
   /**
    * @param element   element that holds the text; it scrolls and takes the focus
@@ -46,6 +53,7 @@ class TextPane {
         parent = document.createElement("span");
         parent.className = glyph.kind === "code" ? "glyph long" : "glyph";
         parent.dataset.glyph = glyph.shown;
+        parent.style.setProperty("--cell", cellWidth(glyph));
         all.append(parent);
       }
       for (let index = first; index < last; index++) {
@@ -130,12 +138,19 @@ class TextPane {
     this.show(index);
   }
 
-  /** Scrolls to a byte within this element; the page itself does not scroll. */
-  show(index) {
+  /**
+   * Scrolls to a byte within this element; the page itself does not scroll. If there is space for
+   * both, byte `other` is in view, too.
+   */
+  show(index, other = index) {
     const box = this.element.getBoundingClientRect();
-    const cell = this.cell(index).getBoundingClientRect();
-    if (cell.top >= box.top + 4 && cell.bottom <= box.bottom - 4) return;
-    this.element.scrollTop += cell.top - box.top - box.height / 2;
+    const [cell, second] = [index, other].map((i) => this.cell(i).getBoundingClientRect());
+    const isInView = ({ top, bottom }) => top >= box.top + 4 && bottom <= box.bottom - 4;
+    if (isInView(cell) && isInView(second)) return;
+    const top = Math.min(cell.top, second.top);
+    const height = Math.max(cell.bottom, second.bottom) - top;
+    const middle = height < box.height - 16 ? top + height / 2 : cell.top;
+    this.element.scrollTop += middle - box.top - box.height / 2;
   }
 
   key(event) {

@@ -2,14 +2,18 @@
 // its head looked. It shows a prepared text until the model is started.
 
 const WRITTEN = 300; // bytes that one press of the button writes
+const BEFORE = 16; // bytes shown before one
 
 class Playground {
   constructor(payload) {
     this.payload = payload;
     this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
+    this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
     $("continue").onclick = () => this.write();
-    $("stop").onclick = () => this.stop();
+    $("stop").onclick = () => this.session.request("pause");
+    $("warning").textContent = payload.warning;
+    $("reason").textContent = payload.reason;
     const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
     $("temperature").oninput = showTemperature;
     showTemperature();
@@ -29,62 +33,130 @@ class Playground {
     const size = known.bytes.length;
     const pane = (id, choose, hover) => new TextPane($(id), known, 0, size, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.pinned ?? "" : known.describe(index);
+      $("under-bytes").textContent = index === null ? this.pinned : this.describe(index);
     });
     this.memoryPane = pane("remembered", (index) => this.look(index), (index) => {
-      $("under-remembered").textContent =
-        index === null ? this.pinnedWeight ?? "" : this.describeWeight(index);
+      $("under-remembered").textContent = index === null ? this.pinnedWeight : this.describeWeight(index);
     });
+    for (const { cells } of [this.textPane, this.memoryPane]) {
+      cells.forEach((cell, index) => cell.classList.toggle("written", known.written[index] === 1));
+    }
     if (this.chosen !== null) this.toChoose = this.chosen;
-    this.chosen = null;
+    this.fields.check();
+    this.clear();
     this.paint();
+    this.chooseAgain();
   }
 
   receive() {
     this.paint();
+    if (this.chosen === null) this.chooseAgain();
   }
 
   finish({ bytes }) {
-    if (bytes.length) this.choose(Math.min(this.toChoose ?? bytes.length - 1, bytes.length - 1));
+    if (bytes.length) this.choose(this.chosen ?? bytes.length - 1);
+  }
+
+  /** Selects the byte that was selected in the last text, if it has been read. */
+  chooseAgain() {
+    if (this.toChoose < this.known.read) this.choose(this.toChoose);
+  }
+
+  /** Shows that no byte is selected. */
+  clear() {
+    this.chosen = null;
+    this.pinned = $("under-bytes").textContent = "";
+    $("guessing-hint").textContent = this.known.bytes.length ? "Not read yet." : "There is no text.";
+    $("guesses").replaceChildren();
+    this.attention = null;
+    this.paintMemory();
+  }
+
+  /** True while the text is the prepared one. */
+  get isExample() {
+    const { example } = this.session;
+    return example.bytes.length === this.known.bytes.length && example.common(this.known.bytes) === example.read;
+  }
+
+  /** Returns the bits of the text's bytes, with memory and without, of those that the model wrote or the others. */
+  totals(written) {
+    return this.known.bitsOf.map((bits) => sum(bits.filter((_, index) => this.known.written[index] === written)));
   }
 
   /** Colours the text by its bits, and compares the totals with and without the memory. */
   paint() {
     const { known, colours } = this;
     this.textPane.paint((index) => bitsLevel(known.bits[index] ?? NaN), colours.bits);
-    const [on, off] = known.bitsOf.map(sum);
-    const size = known.read;
+    const isApart = sum(known.written.subarray(0, known.read));
+    const size = known.read - isApart;
+    const [on, off] = this.totals(1);
+    $("apart").textContent = isApart
+      ? `Not counted: the ${plural(isApart, "byte")} that the model wrote (underlined), ` +
+        `${(on / isApart).toFixed(2)} bits per byte; without memory ${(off / isApart).toFixed(2)}.`
+      : "";
+    this.paintRace(size, ...this.totals(0).map(Math.round));
+  }
+
+  /** Draws a bar for the bits of `size` bytes with the memory, and one for those without. */
+  paintRace(size, on, off) {
+    const { typical, head_blocks: heads } = this.payload;
+    $("comparison").textContent = "";
     if (!size) {
       $("race").replaceChildren();
       return;
     }
-    const line = (name, bits, kind) => [
-      make("span", name), makeBar(bits / Math.max(on, off), kind),
-      make("span", `${thousands(Math.round(bits))} bits, ${(bits / size).toFixed(2)} per byte`)];
+    const line = (name, bits, kind) => {
+      const holder = make("div", "", { class: "holder" });
+      holder.append(makeBar(bits / Math.max(on, off), kind));
+      return [make("span", name), holder,
+        make("span", `${thousands(bits)} bits, ${(bits / size).toFixed(2)} per byte`)];
+    };
+    if (!heads.length) {
+      $("race").replaceChildren(...line("this text", on, ""));
+      return;
+    }
     const saved = off - on;
-    const verdict = Math.abs(saved) < 0.5
-      ? "The memory made no difference to this text."
-      : `The memory ${saved > 0 ? "saved" : "cost"} ${thousands(Math.round(Math.abs(saved)))} bits, ` +
-        `${percent(Math.abs(saved) / off)} of this text.`;
-    $("race").replaceChildren(
-      ...line("with memory", on, ""), ...line("without", off, "off"),
-      make("span", verdict, { class: "verdict" }));
+    const verdict = make("span", saved === 0
+      ? "Cutting the memory makes no difference to this text."
+      : `Its memory ${saved > 0 ? "saves" : "costs"} ${plural(Math.abs(saved), "bit")}, ` +
+        `${percent(Math.abs(saved) / off)} of this text. `, { class: "verdict" });
+    const lines = [...line("with memory", on, ""), ...line("memory cut", off, "off")];
+    if (typical) {
+      const [bits, cut] = typical; // per byte
+      const share = 1 - bits / cut;
+      const mark = () => make("i", "", { class: "typical" });
+      lines[1].append(mark());
+      lines[1].lastChild.style.left = `${100 * (1 - share) * off / Math.max(on, off)}%`;
+      verdict.append(mark(), `On unseen Wikipedia text it saves ${percent(share)}.`);
+    }
+    $("race").replaceChildren(...lines, verdict);
+    $("comparison").textContent = "Both bars are the same model; for the second, its memory is cut to the newest " +
+      "byte. It has not learned to work so: a model that learned without a head would lose less." +
+      (this.isExample ? " This text repeats its names, which suits the memory." : "");
   }
 
   recolour() {
     this.colours = new Colours();
     fillBitsLegend(this.colours);
-    fillWeightsLegend(this.colours, "much more");
     if (!this.known) return;
     this.paint();
-    if (this.chosen !== null) this.choose(this.chosen);
+    this.paintMemory();
+  }
+
+  /** Describes the bits of a byte. */
+  describe(index) {
+    const { known, payload } = this;
+    const cut = known.bitsOf[1][index];
+    return known.describe(index) +
+      (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${short(cut)}`) +
+      (known.written[index] ? "; written by the model" : "");
   }
 
   /** Selects a byte: shows what was expected in its place, and where the head looked. */
   async choose(index) {
     const { known } = this;
     this.chosen = index;
-    this.pinned = this.known.describe(index);
+    this.pinned = this.describe(index);
     this.textPane.moveTo(index, this.pinned);
     $("under-bytes").textContent = this.pinned;
     this.fillGuesses(index);
@@ -98,27 +170,30 @@ class Playground {
     const { known } = this;
     const guesses = known.guesses[index];
     const came = known.bytes[index];
-    if (!guesses) {
-      $("guessing-hint").textContent = "";
+    if (!guesses || index === 0) {
+      $("guessing-hint").textContent = index
+        ? "Not read yet." : "Nothing comes before the first byte: all 256 bytes are equally likely.";
       $("guesses").replaceChildren();
       return;
     }
-    const before = index ? oneLine(known.glyphs, known.glyphIndex, Math.max(0, index - 16), index) : "";
-    $("guessing-hint").textContent = index < known.bytes.length
-      ? `Most likely bytes after “${before}”; the one that came is orange.`
-      : `Most likely bytes after the end of the text.`;
+    $("guessing-hint").textContent =
+      `Likeliest bytes after “${oneLine(known, index - BEFORE, index)}”; the one that came is orange.`;
+    const started = unfinished(known.bytes, index);
     const shown = guesses.symbols.slice(0, GUESSES);
     const rows = shown.map((symbol, i) => [symbol, guesses.probabilities[i]]);
-    if (index < known.bytes.length && !shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
-    $("guesses").replaceChildren(...rows.map(([symbol, probability]) => guessItem(symbol, probability, came)));
+    if (!shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
+    $("guesses").replaceChildren(
+      ...rows.map(([symbol, probability]) => guessItem(symbol, probability, came, started)));
   }
 
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
   async weightsOf(index) {
     const { known, payload } = this;
-    if (!payload.head_blocks.length || index < 1 || index > known.read) return null;
-    if (known === this.session.example) {
-      const codes = this.exampleCodes.subarray((index - 1) * known.bytes.length, index * known.bytes.length);
+    if (!payload.head_blocks.length || index < 1 || index >= known.read) return null;
+    const { example, live } = this.session;
+    if (!live && index < example.common(known.bytes)) {
+      const { length } = example.bytes;
+      const codes = this.exampleCodes.subarray((index - 1) * length, index * length);
       const weights = Array.from(
         { length: index }, (_, row) => dequantise(codes[index - 1 - row], payload.example));
       return { first: 0, weights };
@@ -128,23 +203,26 @@ class Playground {
 
   paintMemory() {
     const { attention, memoryPane, colours, known, chosen } = this;
-    const readable = chosen > 0 && attention;
-    $("looking-hint").textContent = !this.payload.head_blocks.length
-      ? "This model has no head."
-      : readable
-        ? `Weight of each earlier byte when the model predicted “${nameOf(known, Math.min(chosen, known.bytes.length - 1))}”.`
-        : "Before the first byte there is nothing to look at.";
-    if (!readable) {
+    $("looking-hint").textContent = !this.payload.head_blocks.length ? "This model has no head."
+      : attention ? `Weight of each earlier byte in the prediction of “${nameOf(known, chosen)}” (dashed).`
+      : chosen === 0 ? "Before the first byte there is nothing to look at."
+      : known.bytes.length ? "Not read yet." : "There is no text.";
+    this.pinnedWeight = $("under-remembered").textContent = "";
+    $("weights-legend").hidden = $("why").hidden = !attention;
+    if (!attention) {
       memoryPane.paint(() => EVEN, colours.weights);
-      memoryPane.dimFrom(0);
+      memoryPane.dimFrom(chosen ?? 0);
       return;
     }
     const { first, weights } = attention;
-    paintWeights(memoryPane, attention, colours, largestRelative(weights));
+    const largest = largestRelative(weights);
+    fillRelativeLegend(colours, weights, largest);
+    paintWeights(memoryPane, attention, colours, largest);
     memoryPane.dimFrom(chosen);
     let top = 0;
     weights.forEach((weight, i) => { if (weight > weights[top]) top = i; });
     this.look(first + top);
+    memoryPane.show(chosen, first + top);
   }
 
   describeWeight(index) {
@@ -157,33 +235,49 @@ class Playground {
     $("under-remembered").textContent = this.pinnedWeight;
   }
 
-  /** Lets the model continue the text. */
+  /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
   async write() {
-    $("continue").hidden = true;
-    $("stop").hidden = false;
-    this.stopped = false;
-    let bytes = toBytes($("text").value).subarray(0, LONGEST);
+    if (this.waits || !this.fields.accept()) return;
+    this.waits = true;
+    await this.session.readAll();
+    this.waits = false;
+    const { bytes } = this.known;
+    const length = Math.min(WRITTEN, LONGEST - bytes.length);
+    if (!bytes.length || !length) {
+      $("refusal").textContent = bytes.length
+        ? `The text has ${plural(bytes.length, "byte")}: there is no space for more.`
+        : "Write something first: the model continues a text.";
+      $("refusal").hidden = false;
+      return;
+    }
     const settings = {
-      length: Math.min(WRITTEN, LONGEST - bytes.length),
+      length,
       temperature: Number($("temperature").value),
       topK: Number($("top-k").value),
       topP: Number($("top-p").value),
       seed: crypto.getRandomValues(new Uint32Array(1))[0],
     };
+    let all = bytes;
+    this.setWriting(true);
     await this.session.request("write", settings, ({ symbols }) => {
-      if (this.stopped) return;
-      bytes = Uint8Array.of(...bytes, ...symbols);
-      $("text").value = new TextDecoder().decode(bytes);
+      all = Uint8Array.of(...all, ...symbols);
+      const end = all.length - unfinished(all, all.length).length; // of the last whole character
+      $("text").value = new TextDecoder().decode(all.subarray(0, end));
       $("text").scrollTop = $("text").scrollHeight;
     });
-    $("continue").hidden = false;
-    $("stop").hidden = true;
-    await this.session.read();
+    this.setWriting(false);
+    if (all.length > bytes.length) this.chosen = bytes.length;
+    await this.session.read(toBytes($("text").value), bytes.length);
   }
 
-  stop() {
-    this.stopped = true;
-    this.session.request("pause");
+  /** Shows that the model is writing, or not any more. Meanwhile the text can't be edited. */
+  setWriting(isWriting) {
+    const [gone, shown] = isWriting ? [$("continue"), $("stop")] : [$("stop"), $("continue")];
+    const hadFocus = document.activeElement === gone;
+    $("text").readOnly = isWriting;
+    gone.hidden = true;
+    shown.hidden = false;
+    if (hadFocus) shown.focus();
   }
 }
 

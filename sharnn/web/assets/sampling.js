@@ -14,7 +14,9 @@ class Sampling {
     $("many").textContent = `Write ${MANY}`;
     $("stop").onclick = () => this.session.request("pause");
     $("erase").onclick = () => this.erase();
-    for (const id of ["temperature", "top-k", "top-p", "seed"]) $(id).oninput = () => this.change();
+    $("warning").textContent = payload.warning;
+    for (const id of ["temperature", "top-k", "top-p"]) $(id).oninput = () => this.change();
+    this.fields = new NumberFields(["seed"], $("refusal"), () => this.change());
   }
 
   /** Shows the prepared prompt. */
@@ -31,7 +33,7 @@ class Sampling {
     const number = (id) => Number($(id).value);
     return {
       temperature: number("temperature"), topK: number("top-k"), topP: number("top-p"),
-      seed: Math.max(0, Math.floor(number("seed"))) >>> 0,
+      seed: number("seed"),
     };
   }
 
@@ -68,6 +70,7 @@ class Sampling {
     for (let i = 0; i < prompt.bytes.length; i++) this.pane.cell(i).classList.add("prompt");
     this.chosen = next;
     this.shown = null;
+    $("under-bytes").textContent = "";
     this.paint();
     const bits = sum(written.map((byte) => byte.bits));
     $("total").textContent = written.length
@@ -143,10 +146,13 @@ class Sampling {
     const before = found.symbols.map((symbol) => 2 ** -costs[symbol]);
     const after = found.tempered.map((share, i) => (i < found.kept ? share / found.mass : 0));
     this.shown = { ...found, before, after, index, settings };
-    const start = index ? oneLine(text.glyphs, text.glyphIndex, Math.max(0, index - 16), index) : "";
-    $("drawing-hint").textContent = `After “${start}”, ` + (drawn
+    const context = index
+      ? `After “${oneLine(text, index - 16, index)}”, ` : "Before the first byte, all 256 are equally likely; ";
+    $("drawing-hint").textContent = context + (drawn
       ? `as it was drawn: ${inWords(settings)}. The orange byte was drawn.`
       : `with ${inWords(settings)}.` + (came === null ? "" : " The prompt's own byte is orange."));
+    const started = unfinished(text.bytes, index);
+    this.name = (symbol) => shownAs(symbol, started);
     this.fillNumbers(settings);
     this.fillWheel(came, drawn);
     this.fillSymbols(settings, came);
@@ -168,7 +174,7 @@ class Sampling {
   fillWheel(came, drawn) {
     const { symbols, after, kept } = this.shown;
     const parts = symbols.slice(0, kept).map((symbol, i) => {
-      const part = make("span", after[i] > 0.03 ? shownAs(symbol) : "", symbol === came ? { class: "came" } : {});
+      const part = make("span", after[i] > 0.03 ? this.name(symbol) : "", symbol === came ? { class: "came" } : {});
       part.style.flex = `0 0 ${100 * after[i]}%`;
       return part;
     });
@@ -179,7 +185,7 @@ class Sampling {
     }
     $("wheel").replaceChildren(...parts);
     $("wheel-hint").textContent = drawn
-      ? `The random number ${drawn.number.toFixed(3)} fell on “${shownAs(drawn.symbol)}”.`
+      ? `The random number ${drawn.number.toFixed(3)} fell on “${this.name(drawn.symbol)}”.`
       : "Each byte is as wide as it is likely. A random number from 0 to 1 chooses one.";
   }
 
@@ -194,7 +200,7 @@ class Sampling {
       for (const [kind, share] of [["before", before[i]], ["after", isCut ? tempered[i] : after[i]]]) {
         bars.append(makeBar(share / largest, kind));
       }
-      item.append(make("code", shownAs(symbols[i])), bars,
+      item.append(make("code", this.name(symbols[i])), bars,
         make("span", about(before[i])), make("span", isCut ? "cut" : about(after[i])));
       return item;
     };
@@ -222,11 +228,10 @@ class Sampling {
 
   /** Writes some bytes, and starts the model if needed. */
   async write(length) {
-    if (this.busy) return;
+    if (this.busy || !this.fields.accept()) return;
     this.busy = true;
     try {
-      await this.session.start();
-      while (!this.ready) await new Promise((resume) => setTimeout(resume, 20)); // the prompt is being read
+      await this.session.readAll();
       await this.draw(length);
     } finally {
       this.busy = false;

@@ -20,12 +20,24 @@ class Session {
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
     $("start").onclick = () => this.start();
-    let waiting = null;
+    this.live = false; // the worker has read a text
+    this.typing = false; // a change of the text is not read yet
+    this.behind = false; // the text has not been read to its end yet
+    this.waiting = []; // functions to call when it has
+    let timer = null;
     $("text").addEventListener("input", async () => {
-      clearTimeout(waiting);
+      this.behind = this.typing = true;
+      clearTimeout(timer);
       await this.start();
-      waiting = setTimeout(() => this.read(), PAUSE);
+      clearTimeout(timer);
+      timer = setTimeout(() => this.typing && this.read(), PAUSE);
     });
+  }
+
+  /** Starts the model if needed, and waits until it has read the text to its end. */
+  async readAll() {
+    await this.start();
+    if (this.behind) await new Promise((resume) => this.waiting.push(resume));
   }
 
   /** Shows the prepared text, whose numbers were computed with the page. */
@@ -50,7 +62,7 @@ class Session {
     document.body.dataset.ready = "yes";
   }
 
-  /** Starts the model, which takes a moment, and reads the text. */
+  /** Starts the model, which takes a moment, and then reads the text. */
   start() {
     this.starting ??= this.load();
     return this.starting;
@@ -60,6 +72,7 @@ class Session {
     const { payload, limits, extra } = this;
     $("start").disabled = true;
     $("status").textContent = "Starting the model ...";
+    this.behind = true;
     const before = performance.now();
     const file = fromBase64(payload.file ?? (await window.parent.loadSharnnWeights(payload.shared)));
     this.engine = new Engine(payload.worker);
@@ -71,7 +84,7 @@ class Session {
     document.querySelectorAll("fieldset:disabled").forEach((fields) => (fields.disabled = false));
     this.speed = `ready after ${seconds} s${simd ? "" : ", without SIMD"}`;
     document.body.dataset.started = "yes";
-    await this.read();
+    this.read();
   }
 
   /** Makes the next reading start at the first byte. */
@@ -79,12 +92,19 @@ class Session {
     this.known = null;
   }
 
-  /** Reads a text, that of the field unless another is given, from the first change on. */
-  async read(bytes = toBytes($("text").value)) {
+  /**
+   * Reads a text, that of the field unless another is given, from the first change on.
+   *
+   * @param written  index from which on the model itself wrote the text, if it did
+   */
+  async read(bytes = toBytes($("text").value), written = bytes.length) {
     const turn = ++this.turn;
+    this.behind = true;
+    this.typing = false;
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
     const known = new Known(bytes, this.limits.length, this.known);
+    known.written.fill(1, written);
     this.known = known;
     this.view.show(known);
     const from = known.read;
@@ -96,17 +116,20 @@ class Session {
       begin = Math.min(begin, part.from);
       known.receive(part);
       this.view.receive(known, part);
-      $("status").textContent = `${thousands(known.read)} of ${thousands(bytes.length)} bytes`;
+      $("status").textContent = `${thousands(known.read)} of ${plural(bytes.length, "byte")}`;
     });
     if (turn !== this.turn) return;
     delete document.body.dataset.reading;
     known.guesses[bytes.length] = last.next;
-    const read = bytes.length - begin;
-    const rate = Math.round(read / ((performance.now() - before) / 1000));
-    $("status").textContent =
-      (cut ? `Only the first ${thousands(LONGEST)} bytes are read. ` : "") +
-      `${thousands(bytes.length)} bytes; ${read ? `${thousands(rate)} a second; ` : ""}${this.speed}.`;
+    const rate = Math.round((bytes.length - begin) / ((performance.now() - before) / 1000));
+    $("status").textContent = cut ? `Only the first ${thousands(LONGEST)} bytes are read.`
+      : bytes.length ? `${plural(bytes.length, "byte")} read` : "There is no text.";
+    $("status").title = `${rate ? `${plural(rate, "byte")} a second; ` : ""}${this.speed}`;
+    this.live = true;
     this.view.finish(known);
+    if (this.typing) return; // another reading will follow
+    this.behind = false;
+    this.waiting.splice(0).forEach((resume) => resume());
   }
 
   /** Sends a request to the worker; see `Engine.request`. */

@@ -88,6 +88,8 @@ class SharpnessView {
     this.known = known;
     delete document.body.dataset.rows;
     this.chosen = Math.max(0, Math.min(this.wished, known.bytes.length - 1));
+    this.found = null;
+    $("under-bytes").textContent = "Not read yet.";
     this.head.rows = known === this.session.example ? this.exampleRows : new Float32Array(0);
     this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
       $("under-bytes").textContent = this.describe(index ?? this.chosen);
@@ -109,7 +111,7 @@ class SharpnessView {
 
   recolour() {
     this.colours = new Colours();
-    fillWeightsLegend(this.colours, "all");
+    fillWeightsLegend(this.colours, "all of the weight");
     if (this.known && this.found) this.weigh();
   }
 
@@ -129,8 +131,8 @@ class SharpnessView {
       pane.paint(() => EVEN, colours.weights);
       pane.dimFrom(chosen);
       if (known.bytes.length) pane.moveTo(chosen, nameOf(known, chosen));
-      $("under-bytes").textContent =
-        chosen >= 1 ? "Not read yet." : "Before the first byte there is nothing to look at.";
+      $("under-bytes").textContent = !known.bytes.length ? "There is no text."
+        : chosen >= 1 ? "Not read yet." : "Before the first byte there is nothing to look at.";
       return;
     }
     const { first, scores } = head.scores(chosen, settings);
@@ -150,6 +152,7 @@ class SharpnessView {
 
   describe(index) {
     const { known, chosen, found } = this;
+    if (!found && chosen >= 1) return "Not read yet.";
     if (index === chosen) return `Prediction of “${nameOf(known, index)}”`;
     return known.describeWeight(index, chosen, found);
   }
@@ -220,9 +223,11 @@ class SharpnessView {
     const { found: { first, weights }, known, chosen } = this;
     $("heaviest").replaceChildren(...order.map((j) => {
       const index = first + j;
-      const line = (a, b) => (a < b ? oneLine(known.glyphs, known.glyphIndex, a, b) : "");
-      const code = make("code", line(Math.max(0, index - 10), index));
-      code.append(make("b", line(index, index + 1)), line(index + 1, Math.min(chosen, index + 7)));
+      const line = (a, b) => oneLine(known, a, b);
+      const [a, b] = characterAround(known, index);
+      const [, end] = characterAround(known, Math.min(chosen, b + 6) - 1);
+      const code = make("code", line(a - 10, a));
+      code.append(make("b", line(a, Math.min(chosen, b))), line(b, Math.min(chosen, end)));
       const item = make("li", "", { title: this.back(index) });
       item.append(code, barHolder(weights[j]), make("span", percent(weights[j])));
       return item;

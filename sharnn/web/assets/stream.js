@@ -142,7 +142,11 @@ class StreamPicture {
     this.now = Math.min(this.all.length - 1, Math.max(0, number));
     const moment = this.all[this.now];
     $("moment-number").value = this.now;
-    if (!moment) return;
+    if (!moment) {
+      $("moment").textContent = "There is no text.";
+      this.drawMap();
+      return;
+    }
     const { kind, start, end, position, kept, oldest } = moment;
     const arrived = kind === "query" ? position : position - 1;
     this.cells.forEach((cell, index) => {

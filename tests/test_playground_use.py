@@ -1,0 +1,290 @@
+"""The playground in a reader's hands: what the model wrote, invalid numbers, and empty texts."""
+
+import re
+
+import pytest
+import torch
+from playwright.sync_api import expect
+
+from browser import needs_browser
+from model_pages import expect_read, open_page, start, type_text, until, wait
+from sharnn import Playground, save
+from sharnn.checkpoint import SHIPPED
+from sharnn.web.model_page import shipped_record
+from sharnn.web.page import asset
+from small import small_model
+from test_playground import TEXT, bits_of
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_model(shifted_keys=True, lstm_skip=0.5)
+    model.collapse()
+    return model
+
+
+@pytest.mark.slow
+class TestThePage:
+    pytestmark = needs_browser
+
+    @pytest.fixture
+    def page(self, browser, model, tmp_path):
+        path = Playground(model, "small", TEXT).save(tmp_path / "page.html")
+        with open_page(browser, path) as page:
+            yield page
+
+    def totals(self, page):
+        """Returns the bits that the bars show, with memory and with the memory cut."""
+        text = page.locator("#race").inner_text()
+        return [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) bits, ", text)[:2]]
+
+    def test_the_bars_add_up(self, page, stored):
+        on, off = (
+            float(bits_of(stored, TEXT, **limit).sum()) for limit in ({}, {"memory_limit": 1})
+        )
+        assert self.totals(page) == [round(on), round(off)]
+        saved = round(off) - round(on)
+        words = f"{'saves' if saved > 0 else 'costs'} {abs(saved)} bit"
+        assert words in page.locator("#race").inner_text()
+        assert "Both bars are the same model" in page.inner_text("#comparison")
+        assert "This text repeats its names" in page.inner_text("#comparison")
+
+    def test_starting_the_model_leaves_the_totals_as_they_are(self, page):
+        before = page.locator("#race").inner_text()
+        start(page)
+        assert page.locator("#race").inner_text() == before
+        assert "This text repeats its names" in page.inner_text("#comparison")
+        type_text(page, "another text")
+        assert "This text repeats its names" not in page.inner_text("#comparison")
+
+    def test_what_the_model_wrote_is_marked_and_scored_apart(self, page, stored):
+        start(page)
+        type_text(page, TEXT)
+        before, size = self.totals(page), len(TEXT.encode())
+        page.click("#continue")
+        expect(page.locator("#apart")).to_contain_text("that the model wrote", timeout=60_000)
+        wait(page)
+        assert self.totals(page) == before
+        assert page.evaluate("sharnn.chosen") == size
+        assert page.locator("#under-bytes").inner_text().endswith("; written by the model")
+        text = page.input_value("#text")
+        count = len(text.encode()) - size
+        assert text.startswith(TEXT)
+        assert f"the {count} bytes that the model wrote" in page.inner_text("#apart")
+        bits = bits_of(stored, text)[size:].mean()
+        assert f"{bits:.2f} bits per byte" in page.inner_text("#apart")
+        for pane in ("#bytes", "#remembered"):
+            assert page.locator(f"{pane} i.written").count() == count
+            assert "written" in page.locator(f"{pane} i").nth(size).get_attribute("class")
+        page.focus("#text")
+        page.keyboard.press("Control+Home")
+        page.keyboard.type("x")
+        expect_read(page, size + count + 1)
+        assert page.locator("#bytes i.written").count() == count
+        assert "written" not in (page.locator("#bytes i").nth(size).get_attribute("class") or "")
+
+    def test_the_model_continues_only_a_text_that_it_has_read(self, page, stored):
+        """Pressed during the first reading, the button waits for its end."""
+        text = TEXT * 20
+        page.evaluate(
+            """(text) => {
+              document.getElementById("temperature").value = 0;
+              document.getElementById("text").value = text;
+              sharnn.session.start();
+            }""",
+            text,
+        )
+        until(page, "document.body.dataset.started")
+        for _ in range(2):  # once or more often
+            page.evaluate("document.getElementById('continue').click()")
+        expect(page.locator("#apart")).to_contain_text("that the model wrote", timeout=60_000)
+        wait(page)
+        written = page.input_value("#text").encode()
+        size = len(text.encode())
+        assert written.startswith(text.encode())
+        with torch.no_grad():
+            logits, _ = stored(torch.tensor([list(text.encode())]))
+        first = bytes([int(logits[0, -1].argmax())])
+        assert written[size:].startswith(first.decode(errors="replace").encode())
+
+    def test_the_text_can_not_be_edited_while_the_model_writes(self, page):
+        start(page)
+        assert page.evaluate("(sharnn.setWriting(true), document.getElementById('text').readOnly)")
+        assert not page.evaluate(
+            "(sharnn.setWriting(false), document.getElementById('text').readOnly)"
+        )
+
+    def test_an_empty_text_is_not_continued(self, page):
+        start(page)
+        type_text(page, "")
+        page.click("#continue")
+        expect(page.locator("#refusal")).to_have_text(
+            "Write something first: the model continues a text."
+        )
+        assert page.input_value("#text") == ""
+        type_text(page, "a")
+        assert page.locator("#refusal").is_hidden()
+
+    @pytest.mark.parametrize(
+        ("field", "value", "range"),
+        [
+            ("top-k", "-5", "a whole number from 1 to 256"),
+            ("top-k", "0", "a whole number from 1 to 256"),
+            ("top-k", "2.5", "a whole number from 1 to 256"),
+            ("top-k", "", "a whole number from 1 to 256"),
+            ("top-p", "0", "a number from 0.01 to 1"),
+            ("top-p", "1.5", "a number from 0.01 to 1"),
+        ],
+    )
+    def test_invalid_numbers_are_refused(self, page, field, value, range):
+        start(page)
+        page.click("summary:has-text('Cut')")
+        page.fill(f"#{field}", value)
+        expect(page.locator("#refusal")).to_have_text(f"{field} must be {range}.")
+        assert page.get_attribute(f"#{field}", "aria-invalid") == "true"
+        page.click("summary:has-text('Cut')")
+        page.click("#continue")
+        expect(page.locator(f"#{field}")).to_be_focused()
+        assert page.input_value("#text") == TEXT
+        page.fill(f"#{field}", "1")
+        assert page.locator("#refusal").is_hidden()
+        assert page.get_attribute(f"#{field}", "aria-invalid") == "false"
+
+    def test_the_bits_of_a_byte_with_its_memory_cut(self, page, stored):
+        bits, cut = bits_of(stored, TEXT), bits_of(stored, TEXT, memory_limit=1)
+        page.evaluate("sharnn.choose(10)")
+        words = rf"{TEXT[10]}: ([\d.]+) bits, with its memory cut ([\d.]+)"
+        found = re.fullmatch(words, page.inner_text("#under-bytes")).groups()
+        assert [*map(float, found)] == pytest.approx([float(bits[10]), float(cut[10])], abs=0.06)
+
+    def test_nothing_old_is_shown_for_the_first_byte_and_an_empty_text(self, page):
+        start(page)
+        page.evaluate("sharnn.choose(10)")
+        until(page, "document.getElementById('under-remembered').textContent")
+        page.evaluate("sharnn.choose(0)")
+        until(page, "!document.getElementById('under-remembered').textContent")
+        assert page.locator("#guesses li").count() == 0
+        assert "all 256 bytes are equally likely" in page.inner_text("#guessing-hint")
+        assert page.locator("#weights-legend").is_hidden()
+        page.evaluate("sharnn.choose(10)")
+        until(page, "document.getElementById('under-remembered').textContent")
+        type_text(page, "")
+        for name in ("under-bytes", "under-remembered", "race", "apart", "comparison", "guesses"):
+            assert page.inner_text(f"#{name}") == "", name
+        assert page.inner_text("#looking-hint") == "There is no text."
+        page.hover("#bytes")
+        page.hover("#typing-title")
+        assert page.inner_text("#under-bytes") == ""
+
+    def test_characters_of_several_bytes_do_not_show_what_comes(self, page):
+        start(page)
+        type_text(page, "one café and a café")
+        last = len("one café and a café".encode()) - 1
+        page.evaluate(f"sharnn.choose({last})")
+        hint = page.inner_text("#guessing-hint")
+        assert "and a caf\u2039C3\u203a”" in hint
+        assert "é" not in hint.split("”")[0][-6:]
+        assert page.locator("#guesses li.came code").inner_text() == "é"
+        page.evaluate(f"sharnn.choose({last - 1})")
+        assert page.locator("#guesses li.came code").inner_text() == "C3…"
+        width = "(index) => sharnn.textPane.cell(index).getBoundingClientRect().width"
+        letter, *halves = (page.evaluate(width, index) for index in (0, last - 1, last))
+        assert sum(halves) == pytest.approx(letter, rel=0.05)
+
+    def test_the_selected_byte_is_in_view_on_a_phone(self, page):
+        page.set_viewport_size({"width": 390, "height": 800})
+        start(page)
+        type_text(page, ("abcabd and more of it, " * 40) + "abcabd")
+        for index in (500, 300, 900):
+            page.evaluate(f"sharnn.choose({index})")
+            until(page, f"document.querySelector('#remembered .target')?.index === {index}")
+            inside = page.evaluate(
+                """() => {
+                  const pane = document.getElementById("remembered");
+                  const box = pane.getBoundingClientRect();
+                  const cell = pane.querySelector(".target").getBoundingClientRect();
+                  return box.top <= cell.top && cell.bottom <= box.bottom;
+                }"""
+            )
+            assert inside
+
+    def test_it_is_hardly_taller_than_a_screen(self, page):
+        start(page)
+        page.set_viewport_size({"width": 1200, "height": 900})
+        assert page.evaluate("document.body.scrollHeight") <= 1000
+
+
+def test_a_shipped_model_has_a_yardstick(tmp_path):
+    """Its record states what its memory saves on text that it has not seen."""
+    record = shipped_record("wiki-small")
+    found = record["findings"]
+    content = Playground("wiki-small", text="abc abc")._payload()
+    expected = [float(found["bits per byte"]), float(found["bits per byte with 1 row"])]
+    assert content["typical"] == expected
+    assert record["learned from"] in content["warning"]
+    name = f"{tmp_path}/other.safetensors"
+    save(small_model(), name)
+    assert shipped_record(name) == {}
+    assert shipped_record(SHIPPED / "wiki-small.safetensors") == record
+    assert Playground(name, text="abc abc")._payload()["typical"] is None
+
+
+@pytest.mark.slow
+class TestTheScripts:
+    pytestmark = needs_browser
+
+    def test_marks_follow_their_bytes(self, browser):
+        """Those at the start and the end that both texts have keep their marks."""
+        page = browser.new_page()
+        page.set_content(f"<script>{asset('known.js')}</script>")
+        script = """([old, marks, text]) => Array.from(
+          keepMarks(toBytes(old), Uint8Array.from(marks), toBytes(text))).join("")"""
+        for old, marks, text, expected in (
+            ("abcd", "0011", "abcd", "0011"),
+            ("abcd", "0011", "abxcd", "00011"),
+            ("abcd", "0011", "abcdx", "00110"),
+            ("abcd", "0011", "abd", "001"),
+            ("abcd", "0011", "xyz", "000"),
+            ("", "", "a", "0"),
+            ("abcd", "0011", "", ""),
+        ):
+            found = page.evaluate(script, [old, [*marks], text])
+            assert found == expected, (old, text)
+        page.close()
+
+    def test_bytes_in_lists_are_shown_as_the_characters_that_they_end(self, browser):
+        page = browser.new_page()
+        page.set_content(f"<script>{asset('bytes.js')}</script>")
+        script = """([text, symbol]) => {
+          const bytes = Uint8Array.from(text);
+          return shownAs(symbol, unfinished(bytes, bytes.length));
+        }"""
+        for text, symbol, expected in (
+            (b"a", ord("b"), "b"),
+            (b"a", ord(" "), "space"),
+            (b"a", 0xC3, "C3…"),
+            (b"a\xc3", 0xA9, "é"),
+            (b"a\xc3", ord("b"), "b"),
+            (b"a\xc3\xa9", 0xA9, "A9"),
+            (b"\xe6\x97", 0xA5, "\u65e5"),
+            (b"\xe6", 0x97, "97"),
+            (b"\xf0\x9f\x98", 0x80, "\U0001f600"),
+            (b"\xa9\xa9\xa9", 0xA9, "A9"),
+            (b"", 0xFF, "FF"),
+        ):
+            assert page.evaluate(script, [[*text], symbol]) == expected, (text, symbol)
+        page.close()
+
+    def test_percentages_are_short(self, browser):
+        page = browser.new_page()
+        page.set_content(f"<script>{asset('numbers.js')}</script>")
+        for share, expected in (
+            (1, "100%"),
+            (0.123, "12%"),
+            (0.0123, "1.2%"),
+            (0.000123, "0.01%"),
+            (1e-9, "<0.01%"),
+            (0, "0%"),
+        ):
+            assert page.evaluate(f"percent({share})") == expected
+        page.close()
