@@ -59,6 +59,11 @@ book: setup _build/.library _build/.results ## run the notebooks and build the p
 	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) clear --force > /dev/null
 	@$(ENV) jcache notebook --cache-path $(CACHE) add $(wildcard book/[0-9]*.ipynb) > /dev/null
 	@$(ENV) $(KERNEL) jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 600
+	@# Pages of files that were removed or renamed. The rest is up to date, and stays.
+	@find _build/html -maxdepth 1 -name '*.html' 2> /dev/null | while read -r page; do \
+	  name=$$(basename "$$page" .html); \
+	  test "$$name" = genindex -o "$$name" = search -o -e "book/$$name.md" -o -e "book/$$name.ipynb" || \
+	    rm -f "$$page" "_build/html/_sources/$$name".* "_build/.doctrees/$$name.doctree"; done
 	@$(ENV) $(KERNEL) jupyter-book build book/ -W --keep-going
 	@test -f _build/html/index.html || { echo "The build wrote no pages."; exit 1; }
 

@@ -20,6 +20,9 @@ NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
+# Chapters that are not in the form of the others yet.
+OLD_FORM = ("13-ablations",)
+
 
 def content(notebook):
     """Returns type, source and tags of each cell of a notebook."""
@@ -75,6 +78,14 @@ def test_the_table_of_contents_lists_all_chapters_in_order():
     landing = (BOOK / f"{toc['root']}.md").read_text()
     for name in chapters:
         assert f"]({name}.ipynb)" in landing
+
+
+def test_each_part_of_the_book_ends_with_a_project():
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    parts = [[chapter["file"] for chapter in part["chapters"]] for part in toc["parts"]]
+    for part in parts:
+        if part[0][0].isdigit():
+            assert "\n## Project" in (BOOK / f"{part[-1]}.md").read_text(), part[-1]
 
 
 BIBLIOGRAPHY = re.findall(
@@ -148,6 +159,20 @@ def test_cells_that_only_draw_are_folded(path):
             assert "hide-input" in cell.metadata.get("tags", []), cell.source
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_imports_and_checks_are_folded(path):
+    """What stays open is what the chapter builds, so that no page becomes too long."""
+    if path.stem in OLD_FORM:
+        pytest.skip("not revised yet")
+    follows_check = False
+    for i, cell in enumerate(jupytext.read(path).cells):
+        folded = {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", []))
+        is_long = len(cell.source.splitlines()) > 4
+        if cell.cell_type == "code" and is_long and (i == 2 or follows_check):
+            assert folded, cell.source
+        follows_check = cell.cell_type == "markdown" and "**Check.**" in cell.source
+
+
 def test_the_build_excludes_the_markdown_halves():
     for path in NOTEBOOKS:
         name = path.with_suffix(".md").name
@@ -212,6 +237,25 @@ def test_make_book_treats_warnings_as_errors_and_draws_pictures():
     assert all(" SHARNN_KNOBS=pictures " in run for run in runs), "both may run notebooks"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_book_removes_pages_of_removed_files(tmp_path):
+    html = tmp_path / "_build" / "html"
+    (html / "_static").mkdir(parents=True)
+    kept = ["index.html", "03-lstm.html", "glossary.html", "genindex.html", "search.html"]
+    kept.append("_static/page.html")
+    (tmp_path / "book").mkdir()
+    for name in ("index.md", "03-lstm.ipynb", "glossary.md"):
+        (tmp_path / "book" / name).touch()
+    for name in (*kept, "15-faster.html"):
+        (html / name).touch()
+    printed = subprocess.run(
+        ["make", "--dry-run", "book"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.replace("\\\n", "")
+    (command,) = re.findall(r"^find _build/html .*", printed, re.MULTILINE)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    assert {str(p.relative_to(html)) for p in html.rglob("*.html")} == set(kept)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_the_common_sections(path):
     text = path.with_suffix(".md").read_text()
@@ -219,5 +263,26 @@ def test_a_chapter_has_the_common_sections(path):
         assert part in text, part
     assert "**Check.**" in text, "a comparison with the library"
     assert "**Proof" not in text, "a numeric test proves nothing"
-    assert text.count("# Answer") + text.count("<summary>Show answer</summary>") >= 3
     assert text.count("alt:") == text.count("caption:") > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_answers_are_prose_behind_a_button_and_are_checked(path):
+    if path.stem in OLD_FORM:
+        pytest.skip("not revised yet")
+    cells = jupytext.read(path).cells
+    start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
+    end = next((i for i, c in enumerate(cells) if "## Project" in c.source), len(cells))
+    cells = cells[start:end]
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = text.partition("## Project")[0]
+    # With blank lines around it, an answer is Markdown everywhere.
+    form = r"<details class=\"answer\">\n<summary>Show answer</summary>\n\n(.+?)\n\n</details>"
+    answers = re.findall(form, text, re.DOTALL)
+    assert len(answers) == text.count("<details") >= 3
+    assert [answer[:5] for answer in answers] == [f"**{i + 1}.*" for i in range(len(answers))]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    checks = [cell for cell in code if "hide-cell" in cell.metadata.get("tags", [])]
+    assert all(cell in checks for cell in code if "assert" in cell.source)
+    numbers = [re.match(r"# Check of answer (\d+)\n", cell.source)[1] for cell in checks]
+    assert set(map(int, numbers)) <= set(range(1, len(answers) + 1))

@@ -143,6 +143,25 @@ def test_the_weights_of_the_diagram_are_the_softmax_of_its_scores():
     assert [round(power / sum(powers), 2) for power in powers] == list(weights)
 
 
+def test_the_story_names_every_chapter_and_its_bits_are_right():
+    texts = [
+        "".join(t.itertext()) for t in parse(BOOK / "diagrams" / "story.svg").iter(f"{SVG}text")
+    ]
+    numbers = set()
+    for text in texts:
+        if ends := re.fullmatch(r"(\d+)(?:\u2013(\d+))?", text):
+            numbers |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    chapters = [path.name for path in sorted(BOOK.glob("[0-9]*.ipynb"))]
+    assert numbers == set(range(1, len(chapters) + 1))
+    caption = next(below for _, file, below in uses(BOOK / "index.md") if "story" in file)
+    links = {address: int(n) for n, address in re.findall(r"\[(\d+)\]\(([^)]+)\)", caption)}
+    assert links == {name: int(name[:2]) for name in chapters}
+    ((p, bits),) = [
+        re.findall(r"\d\.\d+", text) for text in texts if "bits" in text and "=" in text
+    ]
+    assert round(-math.log2(float(p)), 2) == float(bits)
+
+
 def paragraph(*children):
     return nodes.paragraph("", "", *children)
 
