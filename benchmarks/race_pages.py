@@ -7,38 +7,22 @@ and a test compares them with the results files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import benchmarks.results
-import sharnn
+from benchmarks.page_blocks import ROOT, markdown_table, write_block
 from benchmarks.race_file import DEFAULT, read_rows
 from benchmarks.race_report import caveats, conditions, race_of, results_of, verdicts
 from benchmarks.race_tables import HEADER, result_rows
-from sharnn.io.files import write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "book" / "results.md")
-START, END = "<!-- race -->\n", "<!-- /race -->"
+NAME = "race"  # of the markers
 OLDER = {
     "no-head": "no head",
     "library": "one head, in the second-to-last block",
     "every-head": "a head in every block",
     "transformer": "a Transformer (x-transformers), with this library's Muon",
 }
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Returns a table in Markdown.
-
-    Args:
-        header: names of the columns.
-        rows: the cells of each row.
-        left: number of columns that are not aligned right.
-    """
-    ruler = [*["---"] * left, *["---:"] * (len(header) - left)]
-    lines = [" | ".join(cells) for cells in [header, ruler, *rows]]
-    return "".join(f"| {line} |\n" for line in lines)
 
 
 def block(out: Path = DEFAULT, older: Path = benchmarks.results.DEFAULT) -> str:
@@ -80,24 +64,10 @@ def older_block(path: Path) -> str:
     )
 
 
-def with_block(text: str, new: str) -> str:
-    """Returns a page's text with a new block between the markers.
-
-    Raises:
-        sharnn.InputError: the page has no markers.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise sharnn.InputError(f"a page lacks the markers {START.strip()} and {END}")
-    return f"{before}{START}{new}{END}{after}"
-
-
 def write_pages(out: Path) -> None:
     """Updates the pages from the results.
 
     Raises:
         sharnn.InputError: a file can't be read or written.
     """
-    for page in PAGES:
-        write_atomically(page, with_block(page.read_text(), block(out)).encode())
+    write_block(PAGES, NAME, block(out))

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import sharnn
-from benchmarks.pair import page, records, runs
+from benchmarks.page_blocks import with_block
+from benchmarks.pair import page, records, report, runs, shipping
 from benchmarks.pair.__main__ import main
+from benchmarks.pair.shipping import load_final
 from benchmarks.pair.texts import SPLIT, pair_texts
 from sharnn import InputError
 from sharnn.checkpoint import LAST, read
@@ -195,6 +197,7 @@ def test_a_branch_ends_at_rate_0_and_leaves_the_trunk_as_it_was(tmp_path, pair, 
         10: pytest.approx(0.0016 / 2)
     }
     facts = records.describe_run(branch)
+    assert [session["from_step"] for session in facts["sessions"]] == [0, 8]
     assert (facts["steps"], facts["decay_start"], facts["finished"]) == (10, 8, True)
     assert not records.describe_run(trunk)["finished"]
     decay = records.cut_curve(records.read_curve(branch), 8, 10)
@@ -243,7 +246,7 @@ def test_the_scores_are_paired_and_agree_with_bits_per_byte(tmp_path, pair, ends
     assert texts.keys() == {"enwik8", "enwiki2016"}
     assert str(tmp_path) not in out.read_text()
     test = b"".join(OLD)[sum(SIZES[:2]) :][: SIZES[2]]
-    models = [sharnn.load(end / LAST) for end in ends]
+    models = [load_final(end) for end in ends]
     assert [bool(model.config.attention_layers) for model in models] == [True, False]
     head, other = (sharnn.bits_per_byte(model, test, batch_size=1) for model in models)
     cut = sharnn.bits_per_byte(models[0], test, batch_size=1, memory_limit=50)
@@ -266,8 +269,38 @@ def test_the_scores_are_paired_and_agree_with_bits_per_byte(tmp_path, pair, ends
     assert results["runs"]["no-head"]["curve"]["step"] == [3, 6, 8]
     assert printed.count("bits per byte") >= 12 + 11
 
+    compressors = {"xz -9e": {name: {"alone": 2.5, "after training text": 2.1} for name in texts}}
+    records.add_baselines(out, compressors)
+    block = report.block(records.read_results(out))
+    assert "| `xz -9e`: the text alone; after the training text |  | 2.500; 2.100 |" in block
+    for name in ("head", "no-head"):
+        assert f"**{bits[name]:.3f}**" in block
+    assert f"byte by byte |  | **{other - head:+.3f}" in block
+    assert f"its memory cut to 50 rows |  | {cut:.3f} |" in block
+    assert f"which keeps training on the test text |  | {learned['head']:.3f} |  |" in block
+
     assert pair("score", "--runs", *ends, "--out", out, "--bytes", 400) == 0
     assert len(records.read_results(out)["scores"]) == 1, "a score of the same steps is replaced"
+
+
+def test_the_models_ship_as_they_are_scored(tmp_path, ends, capsys):
+    assert main(["ship", "--runs", *map(str, ends), "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("wiki-small-no-head.safetensors: ")
+    text = torch.arange(40)[None]
+    for end, name in zip(ends, shipping.NAMES.values(), strict=True):
+        shipped, scored = sharnn.load(tmp_path / f"{name}.safetensors"), load_final(end)
+        assert shipped.config == scored.config
+        assert shipped.config.collapsed == (name == "wiki-small")
+        with torch.no_grad():
+            assert torch.equal(shipped(text)[0], scored(text)[0])
+
+
+@pytest.mark.skipif(not records.DEFAULT.exists(), reason="no pair has been scored yet")
+def test_the_pages_have_the_results_of_the_pair():
+    new = report.block(records.read_results(records.DEFAULT))
+    for path in report.PAGES:
+        text = path.read_text()
+        assert with_block(text, report.BLOCK, new) == text, "run python -m benchmarks.pair report"
 
 
 def test_the_curves_of_trunks_and_branches_are_added_to_the_results(tmp_path, pair, ends, capsys):

@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import pytest
 
 import sharnn
+from benchmarks.page_blocks import with_block
 from benchmarks.race_file import read_rows
-from benchmarks.race_pages import PAGES, block, older_block, with_block
+from benchmarks.race_pages import NAME, PAGES, block, older_block
 from benchmarks.race_report import Result, caveats, compare, curves, results_of, rivals, verdicts
 from benchmarks.race_search import best_setting, next_runs, results_at
 from benchmarks.race_settings import FULL, QUICK, Contender
@@ -154,9 +155,9 @@ def test_the_pages_keep_the_older_runs_until_the_race_is_complete(tmp_path):
 def test_the_pages_are_up_to_date():
     for page in PAGES:
         text = page.read_text()
-        assert with_block(text, block()) == text, "run python -m benchmarks race --write"
+        assert with_block(text, NAME, block()) == text, "run python -m benchmarks race --write"
     with pytest.raises(sharnn.InputError, match="lacks the markers"):
-        with_block("no markers", "text")
+        with_block("no markers", NAME, "text")
 
 
 @pytest.mark.parametrize("complete", [True, False])

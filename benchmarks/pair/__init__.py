@@ -12,5 +12,7 @@ stopped and continued at any time with the same command:
     python -m benchmarks.pair finish runs/no-head --data head --out runs/no-head-120
     python -m benchmarks.pair score --runs runs/head-120 runs/no-head-120 --data head --learn
 
-`curves` compares runs in training. The results are in ``benchmarks/pair.json``.
+`curves` compares runs in training, `baselines` measures classical compressors on the same texts,
+`ship` writes both models as the package's pretrained models, and `report` writes the results on the
+pages. The results are in ``sharnn/pretrained/pair.json``.
 """

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 import sharnn
-from benchmarks.pair import page, records, runs, scores
+from benchmarks.page_blocks import write_block
+from benchmarks.pair import baselines, page, records, report, runs, scores, shipping
 from benchmarks.pair.texts import SPLIT, pair_texts
 from sharnn import ModelConfig, Recipe
+from sharnn.checkpoint import SHIPPED
 from sharnn.cli.exit import FAILED, INTERRUPTED
 from sharnn.cli.parsers import (
     Commands,
@@ -42,6 +44,9 @@ def make_parser() -> Parser:
     _add_finish(commands)
     _add_curves(commands)
     _add_score(commands)
+    _add_baselines(commands)
+    _add_ship(commands)
+    _add_report(commands)
     return parser
 
 
@@ -118,6 +123,37 @@ def _add_score(commands: Commands) -> None:
         action="store_true",
         help="also score models that keep training, as compress does",
     )
+    _add_results(parser)
+
+
+def _add_baselines(commands: Commands) -> None:
+    parser = commands.add(
+        "baselines",
+        run_baselines,
+        "Measure classical compressors on the same texts, and add their results.",
+        _texts_options(),
+    )
+    _add_results(parser)
+
+
+def _add_ship(commands: Commands) -> None:
+    parser = commands.add(
+        "ship", run_ship, "Write the models of two runs as the package's pretrained models."
+    )
+    _add_runs(parser)
+    parser.add_argument(
+        "--folder", type=Path, default=SHIPPED, help="folder of the files (default: the package's)"
+    )
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add(
+        "report", run_report, "Write the results on README.md and the other pages with a block."
+    )
+    _add_results(parser)
+
+
+def _add_results(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=Path, default=records.DEFAULT, metavar="FILE", help="results file"
     )
@@ -217,6 +253,30 @@ def run_score(options: argparse.Namespace) -> int:
             print(f"{text}, test, {name}: {bits:.4f} bits per byte")
     for sentence in page.score_sentences(score):
         print(sentence)
+    return 0
+
+
+def run_baselines(options: argparse.Namespace) -> int:
+    """Executes the command ``baselines``."""
+    measured = baselines.measure_baselines(pair_texts(options.data, options.split))
+    records.add_baselines(options.out, measured)
+    for name, texts in measured.items():
+        for text, costs in texts.items():
+            for way, bits in costs.items():
+                print(f"{text}, test, {name}, {way}: {bits:.4f} bits per byte")
+    return 0
+
+
+def run_ship(options: argparse.Namespace) -> int:
+    """Executes the command ``ship``."""
+    for path in shipping.ship(records.find_pair(options.runs), options.folder):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Executes the command ``report``."""
+    write_block(report.PAGES, report.BLOCK, report.block(records.read_results(options.out)))
     return 0
 
 

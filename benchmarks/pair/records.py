@@ -9,12 +9,12 @@ from typing import Any
 import sharnn
 from benchmarks.pair.runs import CONTENDERS, SESSIONS, contender_of, read_run
 from sharnn.analysis.curves import thin
-from sharnn.checkpoint import LAST
+from sharnn.checkpoint import LAST, SHIPPED
 from sharnn.io.files import read_file, write_atomically
 from sharnn.run import METRICS
 from sharnn.run_checks import kept_metrics
 
-DEFAULT = Path(__file__).resolve().parent.parent / "pair.json"
+DEFAULT = SHIPPED / "pair.json"  # beside the models
 TEXTS = ("enwik8", "enwiki2016")
 # Names in a line of metrics, and in a curve.
 COLUMNS = {
@@ -152,6 +152,16 @@ def add_score(path: Path, score: dict[str, Any]) -> dict[str, Any]:
     results["scores"] = sorted([*others, score], key=_steps)
     _write(path, results)
     return results
+
+
+def add_baselines(path: Path, baselines: dict[str, Any]) -> None:
+    """Adds the results of classical compressors to the results file.
+
+    Args:
+        path: the results file.
+        baselines: from `benchmarks.pair.baselines.measure_baselines`.
+    """
+    _write(path, {**read_results(path), "baselines": baselines})
 
 
 def _steps(score: dict[str, Any]) -> list[int]:

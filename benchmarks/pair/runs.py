@@ -91,7 +91,8 @@ def train_trunk(
         sharnn.InputError: the folder has another run or other files, or is in use.
     """
     config = config_of(contender, config)
-    callbacks = _callbacks(folder, texts, command)
+    step = read_run(folder)["training"]["step"] if (folder / LAST).is_file() else 0
+    callbacks = _callbacks(folder, texts, command, step)
     if not (folder / LAST).is_file():
         settings = {"contender": contender}
         return sharnn.train(
@@ -153,7 +154,7 @@ def finish(
             "schedule": "linear",
             "decay_from": start / steps,
         }
-    callbacks = _callbacks(folder, texts, command)
+    callbacks = _callbacks(folder, texts, command, header["training"]["step"])
     return sharnn.resume(folder, texts.corpus, changes, progress_bar=progress_bar, **callbacks)
 
 
@@ -197,15 +198,22 @@ def contender_of(folder: Path) -> str:
     return str(contender)
 
 
-def _callbacks(folder: Path, texts: PairTexts, command: Sequence[str]) -> dict[str, Any]:
-    """Returns the callbacks of a session: they score enwiki2016 and record the session."""
+def _callbacks(folder: Path, texts: PairTexts, command: Sequence[str], step: int) -> dict[str, Any]:
+    """Returns the callbacks of a session: they score enwiki2016 and record the session.
+
+    Args:
+        folder: the run folder.
+        texts: the texts.
+        command: the words of the command line.
+        step: number of steps before the session.
+    """
     recorded = False
 
     def record_session() -> None:
         """Records the session with its first checkpoint: without one it changed nothing."""
         nonlocal recorded
         if not recorded:
-            line = json.dumps({"command": without_folders(command), **machine()})
+            line = json.dumps({"command": without_folders(command), "from_step": step, **machine()})
             with open(folder / SESSIONS, "a") as file:
                 file.write(line + "\n")
         recorded = True

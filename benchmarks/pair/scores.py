@@ -14,10 +14,10 @@ import sharnn
 from benchmarks.machine import machine
 from benchmarks.pair.records import cut_curve, describe_run, read_curve
 from benchmarks.pair.runs import without_folders
+from benchmarks.pair.shipping import load_final
 from benchmarks.pair.texts import PairTexts
 from sharnn.analysis.comparison import STRETCH, Difference, compare
 from sharnn.analysis.curves import thin
-from sharnn.checkpoint import LAST
 from sharnn.compression.codec import bits_in_archive, default_num_streams
 from sharnn.evaluate import bits_of_bytes
 
@@ -33,7 +33,7 @@ def score_pair(
     stretch: int = STRETCH,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Scores the last weights of both models on the test texts, each read in one stream.
+    """Scores both models, as they ship, on the test texts, each read in one stream.
 
     Args:
         pair: run folders by contender.
@@ -60,7 +60,9 @@ def score_pair(
             read_curve(folder), facts["decay_start"] or facts["steps"], facts["steps"]
         )
         runs[contender] = {**facts, "decay": thin(decay)}
-    models = {contender: sharnn.load(folder / LAST) for contender, folder in pair.items()}
+    models = {contender: load_final(folder) for contender, folder in pair.items()}
+    for contender, model in models.items():
+        runs[contender]["shipped_parameters"] = model.parameter_count()
     tests = texts.tests(size)
     results = {name: _score_text(models, text, stretch) for name, text in tests.items()}
     if learn:

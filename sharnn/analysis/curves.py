@@ -189,7 +189,7 @@ def curves_figure(
         axes.set_ylabel("bits per byte")
     if first[2] or second[2]:
         grid[0].plot([], [], color=GREY, linestyle="--", label="falling learning rate")
-    grid[0].legend()
+    grid[0].legend(loc="center right")
     return grid
 
 

@@ -1,0 +1,97 @@
+"""The pair's results as the block ``pair`` of README.md and other pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sharnn
+from benchmarks.page_blocks import ROOT, markdown_table
+from benchmarks.pair.records import TEXTS
+from benchmarks.pair.scores import MEMORY_LIMITS
+from benchmarks.pair.shipping import NAMES
+
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "book" / "results.md",
+    ROOT / "sharnn" / "pretrained" / "README.md",
+)
+BLOCK = "pair"  # name of the markers
+
+
+def block(results: dict[str, Any]) -> str:
+    """Returns the text between the markers: a table, and a sentence on how it was made.
+
+    Args:
+        results: the content of the results file.
+
+    Raises:
+        sharnn.InputError: no pair has been scored yet.
+    """
+    if not results["scores"]:
+        raise sharnn.InputError("no pair has been scored yet: run score first")
+    score = results["scores"][-1]
+    header = ["bits per byte of test text", "parameters", *TEXTS]
+    minutes = {
+        round(score["runs"][contender]["cpu_seconds"] / 60) for contender in ("head", "no-head")
+    }
+    spent = " and ".join(str(number) for number in sorted(minutes))
+    passes = " and ".join(
+        f"{score['runs'][name]['bytes_read'] / score['data']['training']['bytes']:.1f}"
+        for name in ("head", "no-head")
+    )
+    seed = score["runs"]["head"]["seed"]
+    training = f"{score['data']['training']['bytes'] / 1e6:.2f} MB"
+    return markdown_table(header, _rows(score, results.get("baselines", {}))) + (
+        "\nThe two models are a matched pair. They differ only in the head, and were trained side "
+        f"by side\non the same {training} for {spent} minutes of one CPU thread each, "
+        f"{passes} passes, with\none seed ({seed}). ± is a standard error over stretches of "
+        f"{score['stretch']:,} bytes of the test text. The\ncompressors were measured on the test "
+        "text alone, and after the training text.\n"
+    )
+
+
+def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str]]:
+    texts = score["texts"]
+    for name, results in baselines.items():
+        costs = [
+            f"{results[text]['alone']:.3f}; {results[text]['after training text']:.3f}"
+            for text in TEXTS
+        ]
+        yield [f"`{name}`: the text alone; after the training text", "", *costs]
+
+    def bits(name: str) -> list[str]:
+        return [f"{texts[text]['bits_per_byte'][name]:.3f}" for text in TEXTS]
+
+    for contender, name in reversed(NAMES.items()):
+        count = f"{score['runs'][contender]['shipped_parameters']:,}"
+        yield [f"`{name}`", count, *(f"**{number}**" for number in bits(contender))]
+    worth = [texts[text]["differences"]["no-head"]["all"][0] for text in TEXTS]
+    yield [
+        "... the worth of the head, byte by byte",
+        "",
+        *(f"**{_with_error(one)}**" for one in worth),
+    ]
+    for limit in MEMORY_LIMITS:
+        rows = "row" if limit == 1 else "rows"
+        yield [
+            f"`wiki-small`, its memory cut to {limit:,} {rows}",
+            "",
+            *bits(f"head, memory {limit}"),
+        ]
+    for contender, name in reversed(NAMES.items()):
+        learned = [
+            f"{texts[text]['learn']['bits_per_byte'][contender]:.3f}"
+            if "learn" in texts[text]
+            else ""
+            for text in TEXTS
+        ]
+        if any(learned):
+            yield [f"`{name}`, which keeps training on the test text", "", *learned]
+
+
+def _with_error(difference: dict[str, Any]) -> str:
+    """Returns a difference with its standard error, which a short text lacks."""
+    error = difference["error"]
+    spread = "" if error is None else f" ± {error:.3f}"
+    return f"{difference['difference']:+.3f}{spread}"
