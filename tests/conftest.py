@@ -68,6 +68,15 @@ def browser():
         yield browser
 
 
+@pytest.fixture
+def page(browser, path):
+    """The page at the module's path, open in the browser."""
+    from model_pages import open_page
+
+    with open_page(browser, path) as page:
+        yield page
+
+
 @pytest.fixture(scope="module")
 def stored(model, tmp_path_factory):
     """The module's model with the weights that a page with it has."""

@@ -85,11 +85,6 @@ def path(model, tmp_path_factory):
 class TestThePage:
     pytestmark = needs_browser
 
-    @pytest.fixture
-    def page(self, browser, path):
-        with open_page(browser, path) as page:
-            yield page
-
     def choose(self, page, target):
         """Selects a byte and returns the effect of each line on it."""
         page.evaluate(f"sharnn.choose({target})")

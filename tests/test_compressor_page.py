@@ -41,12 +41,6 @@ def path(model, tmp_path_factory):
     return CompressorPage(model, "small", TEXT).save(path)
 
 
-@pytest.fixture
-def page(browser, path):
-    with open_page(browser, path) as page:
-        yield page
-
-
 def start(page):
     page.click("#start")
     wait(page)

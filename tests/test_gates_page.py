@@ -5,7 +5,7 @@ import torch
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, wait
+from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, type_text, wait
 from sharnn import InputError
 from sharnn.corpora.sample import sample_bytes
 from sharnn.web.gates import GatesPage
@@ -127,11 +127,6 @@ def path(model, tmp_path_factory):
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
-
-    @pytest.fixture
-    def page(self, browser, path):
-        with open_page(browser, path) as page:
-            yield page
 
     def numbers(self, page):
         """Returns the numbers of the chosen unit, (time, 5)."""

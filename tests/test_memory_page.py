@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from browser import needs_browser
-from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, open_page, type_text, until, wait
+from model_pages import HOSTILE, assert_fits_a_phone_in_the_dark, type_text, until, wait
 from sharnn import SHARNN, InputError
 from sharnn.web.memory import MemoryPage, memory_lengths
 from small import small_model
@@ -59,10 +59,8 @@ class TestThePage:
     pytestmark = needs_browser
 
     @pytest.fixture
-    def page(self, browser, model, tmp_path):
-        path = MemoryPage(model, "small", TEXT).save(tmp_path / "page.html")
-        with open_page(browser, path) as page:
-            yield page
+    def path(self, model, tmp_path):
+        return MemoryPage(model, "small", TEXT).save(tmp_path / "page.html")
 
     def start(self, page):
         page.click("#start")

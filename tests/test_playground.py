@@ -13,7 +13,6 @@ from model_pages import (
     HOSTILE,
     assert_fits_a_phone_in_the_dark,
     expect_read,
-    open_page,
     start,
     type_text,
     wait,
@@ -114,10 +113,8 @@ class TestThePage:
     pytestmark = needs_browser
 
     @pytest.fixture
-    def page(self, browser, model, tmp_path):
-        path = Playground(model, "small", TEXT).save(tmp_path / "page.html")
-        with open_page(browser, path) as page:
-            yield page
+    def path(self, model, tmp_path):
+        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
     def numbers(self, page):
         known = page.evaluate(

@@ -7,7 +7,7 @@ import torch
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import expect_read, open_page, start, type_text, until, wait
+from model_pages import expect_read, start, type_text, until, wait
 from sharnn import Playground, save
 from sharnn.checkpoint import SHIPPED
 from sharnn.web.model_page import shipped_record
@@ -28,10 +28,8 @@ class TestThePage:
     pytestmark = needs_browser
 
     @pytest.fixture
-    def page(self, browser, model, tmp_path):
-        path = Playground(model, "small", TEXT).save(tmp_path / "page.html")
-        with open_page(browser, path) as page:
-            yield page
+    def path(self, model, tmp_path):
+        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
     def totals(self, page):
         """Returns the bits that the bars show, with memory and with the memory cut."""

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import sharnn
-from benchmarks.race_file import read_rows
 from benchmarks.page_blocks import with_block
+from benchmarks.race_file import read_rows
 from benchmarks.race_pages import NAME, PAGES, block, older_block
 from benchmarks.race_report import Result, caveats, compare, curves, results_of, rivals, verdicts
 from benchmarks.race_search import best_setting, next_runs, results_at

@@ -10,7 +10,6 @@ from browser import needs_browser
 from model_pages import (
     HOSTILE,
     assert_fits_a_phone_in_the_dark,
-    open_page,
     start,
     type_text,
     until,
@@ -88,11 +87,6 @@ def path(model, tmp_path_factory):
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
-
-    @pytest.fixture
-    def page(self, browser, path):
-        with open_page(browser, path) as page:
-            yield page
 
     def choose_settings(self, page, temperature=1.0, top_k=256, top_p=1.0, seed=1):
         values = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "seed": seed}

@@ -48,5 +48,33 @@ def test_each_frame_runs_the_model_of_the_book(book):
             inside.locator("#start").click()
             inside.locator("body[data-started]:not([data-reading])").wait_for()
             assert inside.locator("#problem").is_hidden()
-            assert f"{len(TEXT)} bytes;" in inside.locator("#status").inner_text()
+            assert inside.locator("#status").inner_text() == f"{len(TEXT)} bytes read"
         assert page.locator('head script[src*="small.js"]').count() == 1  # loaded once
+
+
+def test_weights_that_could_not_be_loaded_are_loaded_at_the_next_start(book):
+    weights = book.parent / "_static" / "small.js"
+    away = weights.with_suffix(".away")
+    weights.rename(away)
+    try:
+        with open_browser() as browser:
+            page = browser.new_context(offline=True).new_page()
+            errors = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(book.as_uri())
+            frame = page.locator("iframe").first
+            frame.scroll_into_view_if_needed()
+            inside = frame.content_frame
+            inside.locator("body[data-ready]").wait_for()
+            inside.locator("#start").click()
+            inside.locator("#problem:not([hidden])").wait_for()
+            assert "start it again" in inside.locator("#problem").inner_text()
+            assert inside.locator("#status").inner_text() == ""
+            away.rename(weights)
+            inside.locator("#start").click()
+            inside.locator("body[data-started]:not([data-reading])").wait_for()
+            assert inside.locator("#problem").is_hidden()
+            assert errors == []
+    finally:
+        if away.exists():
+            away.rename(weights)

@@ -61,10 +61,8 @@ class TestThePage:
     pytestmark = needs_browser
 
     @pytest.fixture
-    def page(self, browser, model, tmp_path):
-        path = SharpnessPage(model, "small", TEXT).save(tmp_path / "page.html")
-        with open_page(browser, path) as page:
-            yield page
+    def path(self, model, tmp_path):
+        return SharpnessPage(model, "small", TEXT).save(tmp_path / "page.html")
 
     def start(self, page):
         page.click("#start")

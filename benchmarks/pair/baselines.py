@@ -23,7 +23,7 @@ def measure_baselines(texts: PairTexts) -> dict[str, Any]:
     Raises:
         sharnn.InputError: the package pyppmd is missing.
     """
-    pyppmd = import_optional("pyppmd", "the baseline PPMd", "pyppmd")
+    pyppmd = import_optional("pyppmd", "the baseline PPMd")
 
     def ppmd(data: bytes) -> int:
         encoder = pyppmd.Ppmd7Encoder(max_order=16, mem_size=2**29)

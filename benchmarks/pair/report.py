@@ -8,6 +8,7 @@ from typing import Any
 import sharnn
 from benchmarks.page_blocks import ROOT, markdown_table
 from benchmarks.pair.records import TEXTS
+from benchmarks.pair.runs import CONTENDERS
 from benchmarks.pair.scores import MEMORY_LIMITS
 from benchmarks.pair.shipping import NAMES
 
@@ -32,15 +33,13 @@ def block(results: dict[str, Any]) -> str:
         raise sharnn.InputError("no pair has been scored yet: run score first")
     score = results["scores"][-1]
     header = ["bits per byte of test text", "parameters", *TEXTS]
-    minutes = {
-        round(score["runs"][contender]["cpu_seconds"] / 60) for contender in ("head", "no-head")
-    }
+    runs = [score["runs"][contender] for contender in CONTENDERS]
+    minutes = {round(run["cpu_seconds"] / 60) for run in runs}
     spent = " and ".join(str(number) for number in sorted(minutes))
     passes = " and ".join(
-        f"{score['runs'][name]['bytes_read'] / score['data']['training']['bytes']:.1f}"
-        for name in ("head", "no-head")
+        f"{run['bytes_read'] / score['data']['training']['bytes']:.1f}" for run in runs
     )
-    seed = score["runs"]["head"]["seed"]
+    seed = runs[0]["seed"]
     training = f"{score['data']['training']['bytes'] / 1e6:.2f} MB"
     return markdown_table(header, _rows(score, results.get("baselines", {}))) + (
         "\nThe two models are a matched pair. They differ only in the head, and were trained side "

@@ -91,8 +91,6 @@ def train_trunk(
         sharnn.InputError: the folder has another run or other files, or is in use.
     """
     config = config_of(contender, config)
-    step = read_run(folder)["training"]["step"] if (folder / LAST).is_file() else 0
-    callbacks = _callbacks(folder, texts, command, step)
     if not (folder / LAST).is_file():
         settings = {"contender": contender}
         return sharnn.train(
@@ -102,7 +100,7 @@ def train_trunk(
             folder,
             settings=settings,
             progress_bar=progress_bar,
-            **callbacks,
+            **_callbacks(folder, texts, command, step=0),
         )
     header = read_run(folder)
     given = {"contender": contender, **config.to_dict(), **dataclasses.asdict(recipe)}
@@ -114,6 +112,7 @@ def train_trunk(
                 "settings it was started with, or another folder"
             )
     limits = {name: given[name] for name in LIMITS}
+    callbacks = _callbacks(folder, texts, command, header["training"]["step"])
     return sharnn.resume(folder, texts.corpus, limits, progress_bar=progress_bar, **callbacks)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import sharnn
-from sharnn.checkpoint import LAST, SHIPPED
+from sharnn.checkpoint import LAST, SHIPPED, as_stored
 
 NAMES = {"head": "wiki-small", "no-head": "wiki-small-no-head"}
+STORAGE = "float16"
 
 
 def load_final(folder: Path) -> sharnn.SHARNN:
@@ -19,9 +20,7 @@ def load_final(folder: Path) -> sharnn.SHARNN:
     model = sharnn.load(folder / LAST)
     if model.config.attention_layers:
         model.collapse()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half().float()
-    return model
+    return as_stored(model, STORAGE)
 
 
 def ship(pair: dict[str, Path], folder: Path = SHIPPED) -> list[Path]:
@@ -34,6 +33,6 @@ def ship(pair: dict[str, Path], folder: Path = SHIPPED) -> list[Path]:
     paths = []
     for contender, run in pair.items():
         path = folder / f"{NAMES[contender]}.safetensors"
-        sharnn.save(load_final(run), path, storage="float16")
+        sharnn.save(load_final(run), path, storage=STORAGE)
         paths.append(path)
     return paths

@@ -5,14 +5,18 @@
   const folder = new URL(".", document.currentScript.src);
   const loaded = new Map();
 
-  /** Runs a script of the book's, once. */
+  /** Runs a script of the book's, once. If it can't be loaded, the next call tries again. */
   function load(name) {
     if (!loaded.has(name)) {
       loaded.set(name, new Promise((finish, fail) => {
         const script = document.createElement("script");
         script.src = new URL(name, folder);
         script.onload = finish;
-        script.onerror = () => fail(new Error(`${name} can't be loaded`));
+        script.onerror = () => {
+          loaded.delete(name);
+          script.remove();
+          fail(new Error(`${name} can't be loaded`));
+        };
         document.head.append(script);
       }));
     }
@@ -36,6 +40,8 @@
         frame.title = title;
         frame.srcdoc = window.sharnnPages[page];
         target.replaceChildren(frame);
+      }).catch(() => {
+        target.textContent = "This interactive page could not be loaded. Check the connection, then reload the page.";
       });
     }
   }, { rootMargin: "600px" });

@@ -237,10 +237,17 @@ class Playground {
 
   /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
   async write() {
-    if (this.waits || !this.fields.accept()) return;
-    this.waits = true;
-    await this.session.readAll();
-    this.waits = false;
+    if (this.busy || !this.fields.accept()) return;
+    this.busy = true;
+    try {
+      await this.session.readAll();
+      await this.continueText();
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  async continueText() {
     const { bytes } = this.known;
     const length = Math.min(WRITTEN, LONGEST - bytes.length);
     if (!bytes.length || !length) {
@@ -267,7 +274,7 @@ class Playground {
     });
     this.setWriting(false);
     if (all.length > bytes.length) this.chosen = bytes.length;
-    await this.session.read(toBytes($("text").value), bytes.length);
+    this.session.read(toBytes($("text").value), bytes.length);
   }
 
   /** Shows that the model is writing, or not any more. Meanwhile the text can't be edited. */

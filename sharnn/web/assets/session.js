@@ -71,10 +71,11 @@ class Session {
   async load() {
     const { payload, limits, extra } = this;
     $("start").disabled = true;
+    $("problem").hidden = true;
     $("status").textContent = "Starting the model ...";
     this.behind = true;
     const before = performance.now();
-    const file = fromBase64(payload.file ?? (await window.parent.loadSharnnWeights(payload.shared)));
+    const file = fromBase64(payload.file ?? (await this.sharedWeights()));
     this.engine = new Engine(payload.worker);
     const { simd } = await this.engine.request("load", {
       file, kernels: fromBase64(payload.kernels), limits, longest: LONGEST + extra,
@@ -85,6 +86,19 @@ class Session {
     this.speed = `ready after ${seconds} s${simd ? "" : ", without SIMD"}`;
     document.body.dataset.started = "yes";
     this.read();
+  }
+
+  /** Returns the weights that all pages of the book share. If they can't be loaded, Start can be pressed again. */
+  async sharedWeights() {
+    try {
+      return await window.parent.loadSharnnWeights(this.payload.shared);
+    } catch (error) {
+      this.starting = null;
+      $("start").disabled = false;
+      $("status").textContent = "";
+      tellProblem("The model could not be loaded. Check the connection, then start it again.");
+      throw new NotLoaded(error.message);
+    }
   }
 
   /** Makes the next reading start at the first byte. */
@@ -138,6 +152,14 @@ class Session {
   }
 }
 
+/** The model could not be loaded; the reader has been told. */
+class NotLoaded extends Error {}
+
+function tellProblem(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = false;
+}
+
 /** Starts a page: `build(payload)` returns its view, whose `recolour()` is called after each change of theme. */
 async function startPage(build) {
   const payload = JSON.parse($("payload").textContent);
@@ -145,8 +167,8 @@ async function startPage(build) {
   $("about").textContent = payload.about;
   $("notes").replaceChildren(...payload.notes.map((note) => make("p", note)));
   window.addEventListener("unhandledrejection", (event) => {
-    $("problem").textContent = `Something went wrong on this page: ${event.reason}`;
-    $("problem").hidden = false;
+    if (event.reason instanceof NotLoaded) event.preventDefault();
+    else tellProblem(`Something went wrong on this page: ${event.reason}`);
   });
   const view = build(payload);
   window.sharnn = view; // gives the console access to the numbers
