@@ -105,12 +105,111 @@ class TestThePage:
         first = bytes([int(logits[0, -1].argmax())])
         assert written[size:].startswith(first.decode(errors="replace").encode())
 
-    def test_the_text_can_not_be_edited_while_the_model_writes(self, page):
+    def write(self, page):
+        """Lets the model continue the text, and returns the text that follows from it."""
+        page.click("#continue")
+        expect(page.locator("#remove")).to_be_visible(timeout=60_000)
+        wait(page)
+        return page.input_value("#text")
+
+    def test_what_the_model_wrote_can_be_removed(self, page):
         start(page)
-        assert page.evaluate("(sharnn.setWriting(true), document.getElementById('text').readOnly)")
-        assert not page.evaluate(
-            "(sharnn.setWriting(false), document.getElementById('text').readOnly)"
+        type_text(page, TEXT)
+        assert page.locator("#remove").is_hidden()
+        whole = self.write(page)
+        page.focus("#text")
+        page.keyboard.press("Control+End")
+        page.keyboard.type("my own")
+        expect_read(page, len(f"{whole}my own".encode()))
+        page.click("#remove")
+        expect_read(page, len(f"{TEXT}my own".encode()))
+        assert page.input_value("#text") == f"{TEXT}my own"
+        assert page.locator("i.written").count() == 0
+        assert page.locator("#remove").is_hidden()
+
+    def test_undo_takes_off_what_the_model_wrote_and_then_what_was_typed(self, page):
+        start(page)
+        page.focus("#text")
+        page.keyboard.press("Control+a")
+        page.keyboard.type("abc ")
+        expect_read(page, 4)
+        whole = self.write(page)
+        count = page.locator("#bytes i.written").count()
+        page.focus("#text")
+        for text in ("abc ", TEXT, TEXT):
+            page.keyboard.press("Control+z")
+            assert page.input_value("#text") == text
+        expect_read(page, len(TEXT.encode()))
+        for text in ("abc ", whole, whole):
+            page.keyboard.press("Control+Shift+z")
+            assert page.input_value("#text") == text
+        expect_read(page, len(whole.encode()))
+        assert page.locator("#bytes i.written").count() == count
+        # The browser's menu undoes in the same way.
+        page.evaluate("document.execCommand('undo')")
+        assert page.input_value("#text") == "abc "
+        page.evaluate("document.execCommand('redo')")
+        assert page.input_value("#text") == whole
+        expect_read(page, len(whole.encode()))
+
+    def test_there_is_a_way_back_to_the_example(self, page):
+        assert page.locator("#to-example").is_hidden()
+        start(page)
+        assert page.locator("#to-example").is_hidden()
+        chosen = page.evaluate("sharnn.chosen")
+        type_text(page, "another text")
+        page.click("#to-example")
+        expect_read(page, len(TEXT.encode()))
+        assert page.input_value("#text") == TEXT
+        assert page.evaluate("sharnn.chosen") == chosen
+        assert page.locator("#to-example").is_hidden()
+        page.keyboard.press("Control+z")
+        assert page.input_value("#text") == "another text"
+
+    def test_typing_ends_the_writing_and_nothing_typed_is_lost(self, page):
+        start(page)
+        type_text(page, TEXT)
+        page.focus("#text")
+        page.keyboard.press("Control+End")
+        self.write_slowly(page)
+        assert page.input_value("#text") == TEXT + "abc"
+        page.keyboard.type("KEPT")
+        page.evaluate("finishWriting()")
+        expect(page.locator("#continue")).to_be_visible()
+        expect_read(page, len(f"{TEXT}abcKEPT".encode()))
+        assert page.input_value("#text") == TEXT + "abcKEPT"
+        assert page.locator("#bytes i.written").count() == 3
+        for text in (TEXT + "abc", TEXT):
+            page.keyboard.press("Control+z")
+            assert page.input_value("#text") == text
+
+    def test_undo_ends_the_writing(self, page):
+        start(page)
+        page.focus("#text")
+        self.write_slowly(page)
+        assert page.input_value("#text") == TEXT + "abc"
+        page.keyboard.press("Control+z")
+        assert page.input_value("#text") == TEXT
+        page.evaluate("finishWriting()")
+        expect(page.locator("#continue")).to_be_visible()
+        wait(page)
+        assert page.input_value("#text") == TEXT
+
+    def write_slowly(self, page):
+        """Lets the model continue the text with "abc", and not end before `finishWriting` is called."""
+        page.evaluate(
+            """() => {
+              const { session } = sharnn;
+              const request = session.request.bind(session);
+              session.request = (type, fields, receive) => {
+                if (type !== "write") return request(type, fields, receive);
+                receive({ symbols: [97, 98, 99] });
+                return new Promise((finish) => (window.finishWriting = finish));
+              };
+              document.getElementById("continue").click();
+            }"""
         )
+        until(page, "typeof finishWriting === 'function'")
 
     def test_an_empty_text_is_not_continued(self, page):
         start(page)

@@ -20,13 +20,14 @@ class Known {
    * @param bytes     the text
    * @param readings  number of readings, each with another limit of the memory
    * @param before    what is known about another text, of which the same beginning is kept
+   * @param marked    { bytes, written } of a text, whose marks are kept
    */
-  constructor(bytes, readings, before = null) {
+  constructor(bytes, readings, before = null, marked = before) {
     this.bytes = bytes;
     this.glyphs = toGlyphs(bytes);
     this.glyphIndex = glyphOfByte(this.glyphs, bytes.length);
     // 1 for each byte that the model wrote
-    this.written = before ? keepMarks(before.bytes, before.written, bytes) : new Uint8Array(bytes.length);
+    this.written = marked ? keepMarks(marked.bytes, marked.written, bytes) : new Uint8Array(bytes.length);
     const same = before ? before.common(bytes) : 0;
     this.bitsOf = Array.from({ length: readings }, (_, k) => before ? before.bitsOf[k].slice(0, same) : []);
     // { symbols, probabilities } in place of each byte, and after the last

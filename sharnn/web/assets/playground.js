@@ -12,6 +12,9 @@ class Playground {
     this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
     $("continue").onclick = () => this.write();
     $("stop").onclick = () => this.session.request("pause");
+    $("remove").onclick = () => this.remove();
+    $("text").addEventListener("beforeinput", () => this.endWriting(), { capture: true });
+    $("to-example").addEventListener("click", () => (this.chosen = payload.example.initial_target));
     $("warning").textContent = payload.warning;
     $("reason").textContent = payload.reason;
     const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
@@ -43,6 +46,7 @@ class Playground {
     }
     if (this.chosen !== null) this.toChoose = this.chosen;
     this.fields.check();
+    this.showRemove();
     this.clear();
     this.paint();
     this.chooseAgain();
@@ -264,26 +268,52 @@ class Playground {
       topP: Number($("top-p").value),
       seed: crypto.getRandomValues(new Uint32Array(1))[0],
     };
-    let all = bytes;
+    const writing = { from: bytes.length, all: bytes };
+    this.writing = writing;
     this.setWriting(true);
     await this.session.request("write", settings, ({ symbols }) => {
-      all = Uint8Array.of(...all, ...symbols);
+      if (this.writing !== writing) return;
+      const all = (writing.all = Uint8Array.of(...writing.all, ...symbols));
       const end = all.length - unfinished(all, all.length).length; // of the last whole character
       $("text").value = new TextDecoder().decode(all.subarray(0, end));
       $("text").scrollTop = $("text").scrollHeight;
     });
+    this.endWriting();
     this.setWriting(false);
-    if (all.length > bytes.length) this.chosen = bytes.length;
-    this.session.read(toBytes($("text").value), bytes.length);
   }
 
-  /** Shows that the model is writing, or not any more. Meanwhile the text can't be edited. */
+  /** Ends the writing, also before a change by the reader. What has been written is a step that can be undone. */
+  endWriting() {
+    if (!this.writing) return;
+    const { from, all } = this.writing;
+    this.writing = null;
+    if (all.length === from) return;
+    this.chosen = from;
+    this.session.history.add();
+    this.session.showChange();
+    this.session.read(toBytes($("text").value), from);
+  }
+
+  /** Removes the bytes that the model wrote. */
+  remove() {
+    const bytes = toBytes($("text").value);
+    const written = keepMarks(this.known.bytes, this.known.written, bytes);
+    this.chosen = null;
+    this.session.replace(new TextDecoder().decode(bytes.filter((_, index) => !written[index])));
+    $("continue").focus();
+  }
+
+  showRemove() {
+    $("remove").hidden = Boolean(this.writing) || !this.known.written.includes(1);
+  }
+
+  /** Shows that the model is writing, or not any more. */
   setWriting(isWriting) {
     const [gone, shown] = isWriting ? [$("continue"), $("stop")] : [$("stop"), $("continue")];
     const hadFocus = document.activeElement === gone;
-    $("text").readOnly = isWriting;
     gone.hidden = true;
     shown.hidden = false;
+    this.showRemove();
     if (hadFocus) shown.focus();
   }
 }

@@ -24,14 +24,37 @@ class Session {
     this.typing = false; // a change of the text is not read yet
     this.behind = false; // the text has not been read to its end yet
     this.waiting = []; // functions to call when it has
-    let timer = null;
-    $("text").addEventListener("input", async () => {
-      this.behind = this.typing = true;
-      clearTimeout(timer);
-      await this.start();
-      clearTimeout(timer);
-      timer = setTimeout(() => this.typing && this.read(), PAUSE);
-    });
+    this.timer = null;
+    this.marked = null; // { bytes, written }: the marks that the text in the field had, if others than `known`'s
+    const marks = () => this.known && { bytes: this.known.bytes, written: this.known.written };
+    this.history = new TextHistory($("text"), marks, (marked) => this.change(marked));
+    $("text").addEventListener("input", () => this.change());
+    $("to-example").onclick = () => {
+      this.replace(this.exampleText);
+      $("text").focus();
+    };
+  }
+
+  /** Reads the text of the field, which has just changed. */
+  async change(marked = null) {
+    this.behind = this.typing = true;
+    this.marked = marked ?? this.marked;
+    this.showChange();
+    clearTimeout(this.timer);
+    await this.start();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.typing && this.read(), PAUSE);
+  }
+
+  /** Shows what depends on the text of the field, read or not. */
+  showChange() {
+    $("to-example").hidden = $("text").value === this.exampleText;
+  }
+
+  /** Replaces the text, and reads it. */
+  replace(text) {
+    this.history.put(text);
+    this.change();
   }
 
   /** Starts the model if needed, and waits until it has read the text to its end. */
@@ -55,6 +78,8 @@ class Session {
       });
     }
     $("text").value = new TextDecoder().decode(known.bytes);
+    this.exampleText = $("text").value; // as the field shows it, with its own line ends
+    this.history.restart();
     this.example = this.known = known;
     this.view.show(known);
     this.view.receive(known);
@@ -117,7 +142,8 @@ class Session {
     this.typing = false;
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
-    const known = new Known(bytes, this.limits.length, this.known);
+    const known = new Known(bytes, this.limits.length, this.known, this.marked ?? this.known);
+    this.marked = null;
     known.written.fill(1, written);
     this.known = known;
     this.view.show(known);
