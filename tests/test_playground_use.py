@@ -105,6 +105,37 @@ class TestThePage:
         first = bytes([int(logits[0, -1].argmax())])
         assert written[size:].startswith(first.decode(errors="replace").encode())
 
+    def read_slowly(self, page, text):
+        """Types a text whose reading does not end before `finishReading` is called."""
+        page.evaluate(
+            """() => {
+              const { session } = sharnn;
+              const request = session.request.bind(session);
+              session.request = async (type, fields, receive) => {
+                const answer = await request(type, fields, receive);
+                if (type === "read") await new Promise((finish) => (window.finishReading = finish));
+                return answer;
+              };
+            }"""
+        )
+        page.fill("#text", text)
+        until(page, "typeof finishReading === 'function'")
+
+    def test_the_model_waits_visibly_until_it_has_read(self, page):
+        start(page)
+        self.read_slowly(page, TEXT + TEXT)
+        page.click("#continue")
+        expect(page.locator("#stop")).to_be_visible()
+        assert page.locator("#continue").is_hidden()
+        size = 2 * len(TEXT.encode())
+        assert page.inner_text("#status") == f"{size} of {size} bytes, then it continues the text"
+        page.click("#stop")
+        expect(page.locator("#continue")).to_be_focused()
+        assert page.inner_text("#status") == f"{size} of {size} bytes"
+        page.evaluate("finishReading()")
+        expect_read(page, size)
+        assert page.input_value("#text") == TEXT + TEXT
+
     def write(self, page):
         """Lets the model continue the text, and returns the text that follows from it."""
         page.click("#continue")
@@ -196,7 +227,7 @@ class TestThePage:
         assert page.input_value("#text") == TEXT
 
     def write_slowly(self, page):
-        """Lets the model continue the text with "abc", and not end before `finishWriting` is called."""
+        """Lets the model write "abc", and not end before `finishWriting` is called."""
         page.evaluate(
             """() => {
               const { session } = sharnn;
@@ -210,6 +241,23 @@ class TestThePage:
             }"""
         )
         until(page, "typeof finishWriting === 'function'")
+
+    def test_a_long_text_is_reported_at_once(self, page):
+        start(page)
+        self.read_slowly(page, "x")
+        text = "a long line é\n" * 500
+        page.fill("#text", text)
+        words = "The text has 7,500 bytes. Only the first 4,000 are read."
+        expect(page.locator("#limit")).to_have_text(words)
+        assert page.locator("#status").inner_text() != words
+        page.click("#continue")
+        expect(page.locator("#refusal")).to_have_text(
+            "The text has 7,500 bytes, and 4,000 is the most: there is no space for more."
+        )
+        assert page.locator("#stop").is_hidden()
+        assert page.input_value("#text") == text
+        page.fill("#text", "short")
+        assert page.locator("#limit").is_hidden()
 
     def test_an_empty_text_is_not_continued(self, page):
         start(page)

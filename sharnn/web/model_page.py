@@ -21,7 +21,9 @@ from sharnn.web.page import asset, frame, shell, to_json
 from sharnn.web.scripts import kernels, web_file, web_model, worker_source
 from sharnn.weights import usable
 
-SCRIPTS = "numbers bytes arrays colours pane dom fields random tensors engine known history session".split()
+SCRIPTS = (
+    "numbers bytes arrays colours pane dom fields random tensors engine known history session"
+).split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
 GUESSES = 8  # in place of each byte

@@ -47,6 +47,7 @@ class Compressor {
     const bytes = new Uint8Array(await file.slice(0, LONGEST + 1).arrayBuffer());
     this.session.history.put(new TextDecoder().decode(bytes.subarray(0, LONGEST)));
     this.session.showChange();
+    this.session.showSize(file.size);
     await this.session.start();
     await this.session.read(bytes);
   }

@@ -11,7 +11,7 @@ class Playground {
     this.chosen = null;
     this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
     $("continue").onclick = () => this.write();
-    $("stop").onclick = () => this.session.request("pause");
+    $("stop").onclick = () => this.session.stop();
     $("remove").onclick = () => this.remove();
     $("text").addEventListener("beforeinput", () => this.endWriting(), { capture: true });
     $("to-example").addEventListener("click", () => (this.chosen = payload.example.initial_target));
@@ -241,26 +241,32 @@ class Playground {
 
   /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
   async write() {
-    if (this.busy || !this.fields.accept()) return;
+    if (this.busy || !this.fields.accept() || !this.hasSpace()) return;
     this.busy = true;
+    this.setWriting(true);
     try {
-      await this.session.readAll();
-      await this.continueText();
+      if (await this.session.readAll("continues the text")) await this.continueText();
     } finally {
       this.busy = false;
+      this.setWriting(false);
     }
   }
 
+  /** Returns true if the model can continue the text; otherwise a line says why not. */
+  hasSpace() {
+    const { size } = this.session;
+    const hasSpace = 0 < size && size < LONGEST;
+    $("refusal").hidden = hasSpace;
+    $("refusal").textContent = hasSpace ? ""
+      : size ? `The text has ${plural(size, "byte")}, and ${thousands(LONGEST)} is the most: there is no space for more.`
+      : "Write something first: the model continues a text.";
+    return hasSpace;
+  }
+
   async continueText() {
+    if (!this.hasSpace()) return; // any more
     const { bytes } = this.known;
     const length = Math.min(WRITTEN, LONGEST - bytes.length);
-    if (!bytes.length || !length) {
-      $("refusal").textContent = bytes.length
-        ? `The text has ${plural(bytes.length, "byte")}: there is no space for more.`
-        : "Write something first: the model continues a text.";
-      $("refusal").hidden = false;
-      return;
-    }
     const settings = {
       length,
       temperature: Number($("temperature").value),
@@ -270,7 +276,6 @@ class Playground {
     };
     const writing = { from: bytes.length, all: bytes };
     this.writing = writing;
-    this.setWriting(true);
     await this.session.request("write", settings, ({ symbols }) => {
       if (this.writing !== writing) return;
       const all = (writing.all = Uint8Array.of(...writing.all, ...symbols));
@@ -279,7 +284,6 @@ class Playground {
       $("text").scrollTop = $("text").scrollHeight;
     });
     this.endWriting();
-    this.setWriting(false);
   }
 
   /** Ends the writing, also before a change by the reader. What has been written is a step that can be undone. */

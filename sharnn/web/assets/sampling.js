@@ -12,7 +12,7 @@ class Sampling {
     $("one").onclick = () => this.write(1);
     $("many").onclick = () => this.write(MANY);
     $("many").textContent = `Write ${MANY}`;
-    $("stop").onclick = () => this.session.request("pause");
+    $("stop").onclick = () => this.session.stop();
     $("erase").onclick = () => this.erase();
     $("warning").textContent = payload.warning;
     for (const id of ["temperature", "top-k", "top-p"]) $(id).oninput = () => this.change();
@@ -230,9 +230,9 @@ class Sampling {
   async write(length) {
     if (this.busy || !this.fields.accept()) return;
     this.busy = true;
+    $("stop").hidden = false;
     try {
-      await this.session.readAll();
-      await this.draw(length);
+      if (await this.session.readAll("writes")) await this.draw(length);
     } finally {
       this.busy = false;
       $("stop").hidden = true;
@@ -243,7 +243,6 @@ class Sampling {
   async draw(length) {
     const { prompt, settings } = this;
     const first = this.written.length;
-    $("stop").hidden = false;
     await this.session.request("write", {
       ...settings, length: Math.min(length, MOST - first), first,
     }, ({ symbols, bits }) => {
