@@ -7,7 +7,7 @@ import torch
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import expect_read, start, type_text, until, wait
+from model_pages import expect_read, open_page, start, type_text, until, wait
 from sharnn import Playground, save
 from sharnn.checkpoint import SHIPPED
 from sharnn.web.model_page import shipped_record
@@ -46,6 +46,17 @@ class TestThePage:
         assert words in page.locator("#race").inner_text()
         assert "Both bars are the same model" in page.inner_text("#comparison")
         assert "This text repeats its names" in page.inner_text("#comparison")
+
+    def test_the_score_of_a_shipped_model_is_beside_that_of_the_text(self, browser, model, tmp_path):
+        playground = Playground(model, "small", TEXT)
+        playground.record = {
+            "findings": {"bits per byte": "1.503", "bits per byte with 1 row": "3.006"}
+        }
+        with open_page(browser, playground.save(tmp_path / "scored.html")) as page:
+            words = page.inner_text("#race .wide")
+            assert "small on Wikipedia text that it has not seen: 1.50 bits per byte, 3.01" in words
+            assert "saves 50% there" in words
+            assert page.locator("#race .holder .typical").count() == 1
 
     def test_starting_the_model_leaves_the_totals_as_they_are(self, page):
         before = page.locator("#race").inner_text()
@@ -336,22 +347,32 @@ class TestThePage:
         letter, *halves = (page.evaluate(width, index) for index in (0, last - 1, last))
         assert sum(halves) == pytest.approx(letter, rel=0.05)
 
-    def test_the_selected_byte_is_in_view_on_a_phone(self, page):
-        page.set_viewport_size({"width": 390, "height": 800})
+    @pytest.mark.parametrize("width", [390, 1200])
+    def test_the_byte_with_the_largest_weight_is_in_view(self, page, width):
+        page.set_viewport_size({"width": width, "height": 800})
         start(page)
         type_text(page, ("abcabd and more of it, " * 40) + "abcabd")
-        for index in (500, 300, 900):
-            page.evaluate(f"sharnn.choose({index})")
+        attend = """(source) => { sharnn.weightsOf = async (index) => ({
+          first: 0, weights: Array.from({ length: index }, (_, row) => (row === source ? 0.9 : 0.0001)),
+        }) }"""
+        for source, index in ((20, 500), (480, 500), (5, 900), (700, 710)):
+            page.evaluate(attend, source)
+            page.evaluate(f"window.scrollTo(0, 50); sharnn.choose({index})")
             until(page, f"document.querySelector('#remembered .target')?.index === {index}")
-            inside = page.evaluate(
-                """() => {
-                  const pane = document.getElementById("remembered");
-                  const box = pane.getBoundingClientRect();
-                  const cell = pane.querySelector(".target").getBoundingClientRect();
-                  return box.top <= cell.top && cell.bottom <= box.bottom;
-                }"""
-            )
-            assert inside
+            until(page, f"document.querySelector('#remembered .here')?.index === {source}")
+            near = index - source < 30
+            for name in ["here", "target"][: 2 if near else 1]:
+                inside = page.evaluate(
+                    """(name) => {
+                      const pane = document.getElementById("remembered");
+                      const box = pane.getBoundingClientRect();
+                      const cell = pane.querySelector(`.${name}`).getBoundingClientRect();
+                      return box.top <= cell.top && cell.bottom <= box.bottom;
+                    }""",
+                    name,
+                )
+                assert inside, (source, index, name)
+            assert page.evaluate("window.scrollY") == 50
 
     def test_it_is_hardly_taller_than_a_screen(self, page):
         start(page)

@@ -123,7 +123,7 @@ class Playground {
     const verdict = make("span", saved === 0
       ? "Cutting the memory makes no difference to this text."
       : `Its memory ${saved > 0 ? "saves" : "costs"} ${plural(Math.abs(saved), "bit")}, ` +
-        `${percent(Math.abs(saved) / off)} of this text. `, { class: "verdict" });
+        `${percent(Math.abs(saved) / off)} of this text.`, { class: "verdict" });
     const lines = [...line("with memory", on, ""), ...line("memory cut", off, "off")];
     if (typical) {
       const [bits, cut] = typical; // per byte
@@ -131,9 +131,12 @@ class Playground {
       const mark = () => make("i", "", { class: "typical" });
       lines[1].append(mark());
       lines[1].lastChild.style.left = `${100 * (1 - share) * off / Math.max(on, off)}%`;
-      verdict.append(mark(), `On unseen Wikipedia text it saves ${percent(share)}.`);
-    }
-    $("race").replaceChildren(...lines, verdict);
+      const score = make("span", "", { class: "hint wide" });
+      score.append(mark(), ` ${this.payload.name} on Wikipedia text that it has not seen: ${bits.toFixed(2)} bits per byte, ` +
+        `${cut.toFixed(2)} with its memory cut. It saves ${percent(share)} there; the first bar would end at this tick.`);
+      lines.push(verdict, score);
+    } else lines.push(verdict);
+    $("race").replaceChildren(...lines);
     $("comparison").textContent = "Both bars are the same model; for the second, its memory is cut to the newest " +
       "byte. It has not learned to work so: a model that learned without a head would lose less." +
       (this.isExample ? " This text repeats its names, which suits the memory." : "");
@@ -226,7 +229,7 @@ class Playground {
     let top = 0;
     weights.forEach((weight, i) => { if (weight > weights[top]) top = i; });
     this.look(first + top);
-    memoryPane.show(chosen, first + top);
+    memoryPane.show(first + top, chosen);
   }
 
   describeWeight(index) {
