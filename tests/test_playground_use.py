@@ -47,7 +47,7 @@ class TestThePage:
         assert "Both bars are the same model" in page.inner_text("#comparison")
         assert "This text repeats its names" in page.inner_text("#comparison")
 
-    def test_the_score_of_a_shipped_model_is_beside_that_of_the_text(self, browser, model, tmp_path):
+    def test_the_score_of_a_shipped_model_is_stated(self, browser, model, tmp_path):
         playground = Playground(model, "small", TEXT)
         playground.record = {
             "findings": {"bits per byte": "1.503", "bits per byte with 1 row": "3.006"}
@@ -273,13 +273,42 @@ class TestThePage:
     def test_an_empty_text_is_not_continued(self, page):
         start(page)
         type_text(page, "")
-        page.click("#continue")
-        expect(page.locator("#refusal")).to_have_text(
-            "Write something first: the model continues a text."
-        )
+        assert page.locator("#continue").is_disabled()
+        page.evaluate("sharnn.write()")
+        assert page.inner_text("#refusal") == "Write something first: the model continues a text."
         assert page.input_value("#text") == ""
         type_text(page, "a")
         assert page.locator("#refusal").is_hidden()
+        assert page.locator("#continue").is_enabled()
+
+    def attend(self, page, source):
+        """Lets the head look at one byte in all predictions."""
+        page.evaluate(
+            """(source) => {
+              const weight = (_, row) => (row === source ? 0.9 : 0.0001);
+              sharnn.weightsOf = async (length) => ({
+                first: 0, weights: Array.from({ length }, weight),
+              });
+            }""",
+            source,
+        )
+
+    def test_a_copy_is_explained_only_if_the_head_looks_at_one(self, page):
+        for source, is_copy in ((0, True), (1, False), (4, False)):
+            self.attend(page, source)
+            page.evaluate("sharnn.choose(7)")  # the second "abc" begins
+            until(page, f"document.querySelector('#remembered .here')?.index === {source}")
+            assert page.locator("#why").is_visible() == is_copy
+            if is_copy:
+                page.click("#why summary")
+                assert "leaves a row of numbers in the memory" in page.inner_text("#why")
+
+    def test_the_byte_under_the_pointer_is_named_as_such(self, page):
+        selected = page.inner_text("#under-bytes")
+        page.hover("#bytes i >> nth=2")
+        assert page.inner_text("#under-bytes").startswith("Pointer on c: ")
+        page.hover("#typing-title")
+        assert page.inner_text("#under-bytes") == selected
 
     @pytest.mark.parametrize(
         ("field", "value", "range"),
@@ -325,8 +354,9 @@ class TestThePage:
         page.evaluate("sharnn.choose(10)")
         until(page, "document.getElementById('under-remembered').textContent")
         type_text(page, "")
-        for name in ("under-bytes", "under-remembered", "race", "apart", "comparison", "guesses"):
+        for name in ("under-bytes", "under-remembered", "race", "apart", "guesses"):
             assert page.inner_text(f"#{name}") == "", name
+        assert page.inner_text("#comparison") == "There is no text."
         assert page.inner_text("#looking-hint") == "There is no text."
         page.hover("#bytes")
         page.hover("#typing-title")
@@ -352,11 +382,8 @@ class TestThePage:
         page.set_viewport_size({"width": width, "height": 800})
         start(page)
         type_text(page, ("abcabd and more of it, " * 40) + "abcabd")
-        attend = """(source) => { sharnn.weightsOf = async (index) => ({
-          first: 0, weights: Array.from({ length: index }, (_, row) => (row === source ? 0.9 : 0.0001)),
-        }) }"""
         for source, index in ((20, 500), (480, 500), (5, 900), (700, 710)):
-            page.evaluate(attend, source)
+            self.attend(page, source)
             page.evaluate(f"window.scrollTo(0, 50); sharnn.choose({index})")
             until(page, f"document.querySelector('#remembered .target')?.index === {index}")
             until(page, f"document.querySelector('#remembered .here')?.index === {source}")
@@ -377,7 +404,7 @@ class TestThePage:
     def test_it_is_hardly_taller_than_a_screen(self, page):
         start(page)
         page.set_viewport_size({"width": 1200, "height": 900})
-        assert page.evaluate("document.body.scrollHeight") <= 1000
+        assert page.evaluate("document.body.scrollHeight") <= 950
 
 
 def test_a_shipped_model_has_a_yardstick(tmp_path):
@@ -446,6 +473,8 @@ class TestTheScripts:
         page.set_content(f"<script>{asset('numbers.js')}</script>")
         for share, expected in (
             (1, "100%"),
+            (0.9999, ">99.9%"),
+            (0.9961, "99.6%"),
             (0.123, "12%"),
             (0.0123, "1.2%"),
             (0.000123, "0.01%"),
@@ -453,4 +482,5 @@ class TestTheScripts:
             (0, "0%"),
         ):
             assert page.evaluate(f"percent({share})") == expected
+        assert page.evaluate("[cost(9.3e-6), cost(0), cost(0.05)]") == ["<0.001", "0.00", "0.05"]
         page.close()

@@ -61,7 +61,7 @@ class Known {
   describe(index) {
     const bits = this.bits[index];
     const name = nameOf(this, index);
-    return bits === undefined ? `${name}: not read yet` : `${name}: ${short(bits)} bits`;
+    return bits === undefined ? `${name}: not read yet` : `${name}: ${cost(bits)} bits`;
   }
 
   /**
@@ -91,7 +91,7 @@ const largestRelative = (weights) => Math.max(2, ...weights.map((weight) => weig
 /** Shows the colours that `paintWeights` gives some weights up to `largest` times an even share. */
 function fillRelativeLegend(colours, weights, largest) {
   const [even, most] = [1, largest].map((share) => percent(Math.min(1, share / weights.length)));
-  fillWeightsLegend(colours, most, `even share, ${even}`);
+  fillWeightsLegend(colours, `${most} (largest)`, `${even} (spread evenly)`);
 }
 
 /** Returns an item of a list of guesses: a byte after those of a `started` character, a bar and its probability. */

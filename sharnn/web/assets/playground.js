@@ -36,10 +36,10 @@ class Playground {
     const size = known.bytes.length;
     const pane = (id, choose, hover) => new TextPane($(id), known, 0, size, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.pinned : this.describe(index);
+      $("under-bytes").textContent = index === null ? this.pinned : `Pointer on ${this.describe(index)}`;
     });
     this.memoryPane = pane("remembered", (index) => this.look(index), (index) => {
-      $("under-remembered").textContent = index === null ? this.pinnedWeight : this.describeWeight(index);
+      $("under-remembered").textContent = index === null ? this.pinnedWeight : `Pointer on ${this.describeWeight(index)}`;
     });
     for (const { cells } of [this.textPane, this.memoryPane]) {
       cells.forEach((cell, index) => cell.classList.toggle("written", known.written[index] === 1));
@@ -47,6 +47,7 @@ class Playground {
     if (this.chosen !== null) this.toChoose = this.chosen;
     this.fields.check();
     this.showRemove();
+    $("continue").disabled = !size;
     this.clear();
     this.paint();
     this.chooseAgain();
@@ -107,6 +108,7 @@ class Playground {
     $("comparison").textContent = "";
     if (!size) {
       $("race").replaceChildren();
+      if (!this.known.bytes.length) $("comparison").textContent = "There is no text.";
       return;
     }
     const line = (name, bits, kind) => {
@@ -137,8 +139,10 @@ class Playground {
       lines.push(verdict, score);
     } else lines.push(verdict);
     $("race").replaceChildren(...lines);
-    $("comparison").textContent = "Both bars are the same model; for the second, its memory is cut to the newest " +
-      "byte. It has not learned to work so: a model that learned without a head would lose less." +
+    $("comparison").textContent =
+      "Both bars are the same model. For the second, the head's memory is cut to the newest byte; the LSTMs keep " +
+      "their state. It has not learned to work so: a model that learned without a head would lose less. " +
+      "The memory helps to complete what began before: the first letters of a name must still be guessed." +
       (this.isExample ? " This text repeats its names, which suits the memory." : "");
   }
 
@@ -155,7 +159,7 @@ class Playground {
     const { known, payload } = this;
     const cut = known.bitsOf[1][index];
     return known.describe(index) +
-      (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${short(cut)}`) +
+      (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${cost(cut)}`) +
       (known.written[index] ? "; written by the model" : "");
   }
 
@@ -215,7 +219,8 @@ class Playground {
       : chosen === 0 ? "Before the first byte there is nothing to look at."
       : known.bytes.length ? "Not read yet." : "There is no text.";
     this.pinnedWeight = $("under-remembered").textContent = "";
-    $("weights-legend").hidden = $("why").hidden = !attention;
+    $("weights-legend").hidden = !attention;
+    this.showReason(false);
     if (!attention) {
       memoryPane.paint(() => EVEN, colours.weights);
       memoryPane.dimFrom(chosen ?? 0);
@@ -229,7 +234,14 @@ class Playground {
     let top = 0;
     weights.forEach((weight, i) => { if (weight > weights[top]) top = i; });
     this.look(first + top);
+    this.showReason(known.bytes[first + top] === known.bytes[chosen]);
     memoryPane.show(first + top, chosen);
+  }
+
+  /** Offers the reason why the head looks at a copy of the byte, if it does. */
+  showReason(isCopy) {
+    $("why").classList.toggle("absent", !isCopy);
+    if (!isCopy) $("why").open = false;
   }
 
   describeWeight(index) {

@@ -20,6 +20,7 @@ class Session {
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
     $("start").onclick = () => this.start();
+    $("status").textContent = "or just type";
     this.live = false; // the worker has read a text
     this.typing = false; // a change of the text is not read yet
     this.purpose = ""; // what waits for the text to be read
