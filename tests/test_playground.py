@@ -55,6 +55,7 @@ class TestThePython:
         page = path.read_text("utf-8")
         assert "<title>Playground (a &lt;model&gt;)</title>" in page
         assert "default-src 'none'" in page
+        assert "<body>\n<noscript><p>This page needs JavaScript.</p></noscript>" in page
         assert "http://" not in page
         assert "https://" not in page
         assert playground._repr_html_().startswith("<iframe")

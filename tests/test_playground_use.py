@@ -401,6 +401,36 @@ class TestThePage:
                 assert inside, (source, index, name)
             assert page.evaluate("window.scrollY") == 50
 
+    def test_fingers_can_use_it(self, page):
+        assert not page.get_by_label("Forward: byte of the text").is_visible()
+        page.set_viewport_size({"width": 390, "height": 800})
+        size = "(element) => element.getBoundingClientRect().height"
+        assert page.locator("#bytes i").first.evaluate(size) >= 24
+        for button in page.locator("button:visible").all():
+            assert button.evaluate(size) >= 40
+        field = page.locator("#text")
+        assert field.evaluate("(field) => getComputedStyle(field).fontSize") == "16px"
+        chosen = page.evaluate("sharnn.chosen")
+        page.get_by_label("Forward: byte of the text").click()
+        assert page.evaluate("sharnn.chosen") == chosen + 1
+        page.get_by_label("Back: byte of the text").click()
+        page.get_by_label("Back: byte of the text").click()
+        assert page.evaluate("sharnn.chosen") == chosen - 1
+        page.evaluate("sharnn.choose(0)")
+        page.get_by_label("Back: byte of the text").click()
+        assert page.evaluate("sharnn.chosen") == 0
+
+    def test_weak_colours_can_be_seen_in_the_dark(self, page):
+        alpha = "Number(sharnn.colours.bits[4].match(/[\\d.]+(?=\\))/)[0])"  # 2 bits
+        page.select_option("#theme", "dark")
+        assert page.evaluate(alpha) >= 0.2
+
+    def test_the_wheel_scrolls_the_page_over_a_short_text(self, page):
+        page.set_viewport_size({"width": 1200, "height": 500})
+        page.hover("#bytes")
+        page.mouse.wheel(0, 100)
+        until(page, "window.scrollY > 50")
+
     def test_it_is_hardly_taller_than_a_screen(self, page):
         start(page)
         page.set_viewport_size({"width": 1200, "height": 900})

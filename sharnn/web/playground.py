@@ -33,8 +33,7 @@ class Playground(ModelPage):
     limits = (None, 1)
     notes = (
         "Bits: \N{MINUS SIGN}log2 of the probability that the model gave to the byte that came. "
-        "A model that knows nothing needs 8 for each byte; one that was sure of another byte "
-        "needs more.",
+        "Without any knowledge a byte costs 8; if the model was sure of another byte, more.",
     )
 
     def _payload(self) -> dict[str, Any]:
