@@ -362,6 +362,33 @@ class TestThePage:
         page.hover("#typing-title")
         assert page.inner_text("#under-bytes") == ""
 
+    def test_the_byte_after_the_end_can_be_selected(self, page, stored):
+        def check(text):
+            x = torch.tensor([list(text.encode())])
+            with torch.no_grad():
+                logits, _, attention = stored.forward_with_attention(x)
+            shares, symbols = logits[0, -1].softmax(-1).topk(8)
+            page.evaluate("sharnn.choose(sharnn.known.bytes.length)")
+            until(page, "document.getElementById('looking-hint').textContent.includes('next byte')")
+            guesses = page.evaluate("sharnn.known.guesses[sharnn.known.bytes.length]")
+            assert guesses["symbols"] == symbols.tolist()
+            assert guesses["probabilities"] == pytest.approx(shares.tolist(), abs=1e-3)
+            assert page.locator("#guesses li").count() == 8
+            assert page.locator("#guesses .came").count() == 0
+            assert "where the text ends" in page.inner_text("#guessing-hint")
+            assert "has not come yet" in page.inner_text("#under-bytes")
+            found = page.evaluate("Array.from(sharnn.attention.weights)")
+            rows = attention[1][0, -1]
+            assert found == pytest.approx(rows[-len(found) :].tolist(), abs=0.02)
+
+        check(TEXT)
+        start(page)
+        check(TEXT)
+        page.hover("#remembered i >> nth=-1")
+        assert "has not come yet" in page.inner_text("#under-remembered")
+        type_text(page, TEXT + "!")  # the selection stays at the end
+        assert page.evaluate("sharnn.chosen") == len(TEXT.encode()) + 1
+
     def test_characters_of_several_bytes_do_not_show_what_comes(self, page):
         start(page)
         type_text(page, "one café and a café")

@@ -9,12 +9,16 @@ class Playground {
     this.payload = payload;
     this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
+    this.isAtEnd = false; // the byte after the text is selected, also after a change of the text
     this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
     $("continue").onclick = () => this.write();
     $("stop").onclick = () => this.session.stop();
     $("remove").onclick = () => this.remove();
     $("text").addEventListener("beforeinput", () => this.endWriting(), { capture: true });
-    $("to-example").addEventListener("click", () => (this.chosen = payload.example.initial_target));
+    $("to-example").addEventListener("click", () => {
+      this.isAtEnd = false;
+      this.chosen = payload.example.initial_target;
+    });
     $("warning").textContent = payload.warning;
     $("reason").textContent = payload.reason;
     const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
@@ -34,7 +38,9 @@ class Playground {
   show(known) {
     this.known = known;
     const size = known.bytes.length;
-    const pane = (id, choose, hover) => new TextPane($(id), known, 0, size, choose, hover);
+    this.text = withNext(known.bytes);
+    const end = size ? size + 1 : 0;
+    const pane = (id, choose, hover) => new TextPane($(id), this.text, 0, end, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
       $("under-bytes").textContent = index === null ? this.pinned : `Pointer on ${this.describe(index)}`;
     });
@@ -44,7 +50,8 @@ class Playground {
     for (const { cells } of [this.textPane, this.memoryPane]) {
       cells.forEach((cell, index) => cell.classList.toggle("written", known.written[index] === 1));
     }
-    if (this.chosen !== null) this.toChoose = this.chosen;
+    if (this.isAtEnd) this.toChoose = size;
+    else if (this.chosen !== null) this.toChoose = this.chosen;
     this.fields.check();
     this.showRemove();
     $("continue").disabled = !size;
@@ -59,7 +66,8 @@ class Playground {
   }
 
   finish({ bytes }) {
-    if (bytes.length) this.choose(this.chosen ?? bytes.length - 1);
+    const { length } = bytes;
+    if (length) this.choose(this.chosen ?? (this.toChoose === length ? length : length - 1));
   }
 
   /** Selects the byte that was selected in the last text, if it has been read. */
@@ -157,6 +165,7 @@ class Playground {
   /** Describes the bits of a byte. */
   describe(index) {
     const { known, payload } = this;
+    if (index === known.bytes.length) return "the next byte: it has not come yet";
     const cut = known.bitsOf[1][index];
     return known.describe(index) +
       (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${cost(cut)}`) +
@@ -167,6 +176,7 @@ class Playground {
   async choose(index) {
     const { known } = this;
     this.chosen = index;
+    this.isAtEnd = index === known.bytes.length;
     this.pinned = this.describe(index);
     this.textPane.moveTo(index, this.pinned);
     $("under-bytes").textContent = this.pinned;
@@ -188,11 +198,12 @@ class Playground {
       return;
     }
     $("guessing-hint").textContent =
-      `Likeliest bytes after “${oneLine(known, index - BEFORE, index)}”; the one that came is orange.`;
+      `Likeliest bytes after “${oneLine(known, index - BEFORE, index)}”` +
+      (came === undefined ? ", where the text ends." : "; the one that came is orange.");
     const started = unfinished(known.bytes, index);
     const shown = guesses.symbols.slice(0, GUESSES);
     const rows = shown.map((symbol, i) => [symbol, guesses.probabilities[i]]);
-    if (!shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
+    if (came !== undefined && !shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
     $("guesses").replaceChildren(
       ...rows.map(([symbol, probability]) => guessItem(symbol, probability, came, started)));
   }
@@ -200,9 +211,10 @@ class Playground {
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
   async weightsOf(index) {
     const { known, payload } = this;
-    if (!payload.head_blocks.length || index < 1 || index >= known.read) return null;
+    const isRead = index < known.read || known.read === known.bytes.length;
+    if (!payload.head_blocks.length || index < 1 || !isRead) return null;
     const { example, live } = this.session;
-    if (!live && index < example.common(known.bytes)) {
+    if (!live && index <= example.common(known.bytes)) {
       const { length } = example.bytes;
       const codes = this.exampleCodes.subarray((index - 1) * length, index * length);
       const weights = Array.from(
@@ -215,7 +227,7 @@ class Playground {
   paintMemory() {
     const { attention, memoryPane, colours, known, chosen } = this;
     $("looking-hint").textContent = !this.payload.head_blocks.length ? "This model has no head."
-      : attention ? `Weight of each earlier byte in the prediction of “${nameOf(known, chosen)}” (dashed).`
+      : attention ? `Weight of each earlier byte in the prediction of “${nameOf(this.text, chosen)}” (dashed).`
       : chosen === 0 ? "Before the first byte there is nothing to look at."
       : known.bytes.length ? "Not read yet." : "There is no text.";
     this.pinnedWeight = $("under-remembered").textContent = "";
@@ -245,6 +257,7 @@ class Playground {
   }
 
   describeWeight(index) {
+    if (index === this.known.bytes.length) return this.describe(index);
     return this.known.describeWeight(index, this.chosen, this.attention);
   }
 
@@ -307,6 +320,7 @@ class Playground {
     const { from, all } = this.writing;
     this.writing = null;
     if (all.length === from) return;
+    this.isAtEnd = false;
     this.chosen = from;
     this.session.history.add();
     this.session.showChange();
@@ -317,7 +331,6 @@ class Playground {
   remove() {
     const bytes = toBytes($("text").value);
     const written = keepMarks(this.known.bytes, this.known.written, bytes);
-    this.chosen = null;
     this.session.replace(new TextDecoder().decode(bytes.filter((_, index) => !written[index])));
     $("continue").focus();
   }

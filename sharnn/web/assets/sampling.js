@@ -61,10 +61,7 @@ class Sampling {
   /** Shows the text as it is now. */
   refresh() {
     const { prompt, written, next } = this;
-    const bytes = Uint8Array.of(...prompt.bytes, ...written.map(({ symbol }) => symbol));
-    const glyphs = toGlyphs(bytes);
-    glyphs.push({ start: next, length: 1, shown: "▌", name: "the next byte", kind: "mark" });
-    this.text = { bytes, glyphs, glyphIndex: glyphOfByte(glyphs, next + 1) };
+    this.text = withNext(Uint8Array.of(...prompt.bytes, ...written.map(({ symbol }) => symbol)));
     this.pane = new TextPane($("bytes"), this.text, 0, next + 1, (index) => this.choose(index),
       (index) => ($("under-bytes").textContent = this.describe(index ?? this.chosen)));
     for (let i = 0; i < prompt.bytes.length; i++) this.pane.cell(i).classList.add("prompt");
