@@ -226,8 +226,9 @@ class Playground {
 
   paintMemory() {
     const { attention, memoryPane, colours, known, chosen } = this;
+    const target = () => (chosen === known.bytes.length ? "the next byte" : `“${nameOf(known, chosen)}”`);
     $("looking-hint").textContent = !this.payload.head_blocks.length ? "This model has no head."
-      : attention ? `Weight of each earlier byte in the prediction of “${nameOf(this.text, chosen)}” (dashed).`
+      : attention ? `Weight of each earlier byte in the prediction of ${target()} (dashed).`
       : chosen === 0 ? "Before the first byte there is nothing to look at."
       : known.bytes.length ? "Not read yet." : "There is no text.";
     this.pinnedWeight = $("under-remembered").textContent = "";
