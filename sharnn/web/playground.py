@@ -30,6 +30,7 @@ class Playground(ModelPage):
     kind = "playground"
     title = "Playground"
     height = 1300
+    scripts = ("writer",)
     limits = (None, 1)
     notes = (
         "Bits: \N{MINUS SIGN}log2 of the probability that the model gave to the byte that came. "

@@ -1,7 +1,6 @@
 // The playground: a text that the reader writes, what the model expected at each byte, and where
 // its head looked. It shows a prepared text until the model is started.
 
-const WRITTEN = 300; // bytes that one press of the button writes
 const BEFORE = 16; // bytes shown before one
 
 class Playground {
@@ -10,20 +9,10 @@ class Playground {
     this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
     this.isAtEnd = false; // the byte after the text is selected, also after a change of the text
-    this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
-    $("continue").onclick = () => this.write();
-    $("stop").onclick = () => this.session.stop();
-    $("remove").onclick = () => this.remove();
-    $("text").addEventListener("beforeinput", () => this.endWriting(), { capture: true });
-    $("to-example").addEventListener("click", () => {
-      this.isAtEnd = false;
-      this.chosen = payload.example.initial_target;
-    });
+    this.writer = new Writer(this.session, (index) => this.chooseLater(index));
+    $("to-example").addEventListener("click", () => this.chooseLater(payload.example.initial_target));
     $("warning").textContent = payload.warning;
     $("reason").textContent = payload.reason;
-    const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
-    $("temperature").oninput = showTemperature;
-    showTemperature();
   }
 
   /** Shows the prepared text. */
@@ -52,9 +41,7 @@ class Playground {
     }
     if (this.isAtEnd) this.toChoose = size;
     else if (this.chosen !== null) this.toChoose = this.chosen;
-    this.fields.check();
-    this.showRemove();
-    $("continue").disabled = !size;
+    this.writer.show();
     this.clear();
     this.paint();
     this.chooseAgain();
@@ -68,6 +55,12 @@ class Playground {
   finish({ bytes }) {
     const { length } = bytes;
     if (length) this.choose(this.chosen ?? (this.toChoose === length ? length : length - 1));
+  }
+
+  /** Selects a byte of the next text. */
+  chooseLater(index) {
+    this.isAtEnd = false;
+    this.chosen = index;
   }
 
   /** Selects the byte that was selected in the last text, if it has been read. */
@@ -266,88 +259,6 @@ class Playground {
     this.pinnedWeight = this.describeWeight(index);
     this.memoryPane.moveTo(index, this.pinnedWeight);
     $("under-remembered").textContent = this.pinnedWeight;
-  }
-
-  /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
-  async write() {
-    if (this.busy || !this.fields.accept() || !this.hasSpace()) return;
-    this.busy = true;
-    this.setWriting(true);
-    try {
-      if (await this.session.readAll("continues the text")) await this.continueText();
-    } finally {
-      this.busy = false;
-      this.setWriting(false);
-    }
-  }
-
-  /** Returns true if the model can continue the text; otherwise a line says why not. */
-  hasSpace() {
-    const { size } = this.session;
-    const hasSpace = 0 < size && size < LONGEST;
-    $("refusal").hidden = hasSpace;
-    $("refusal").textContent = hasSpace ? ""
-      : size ? `The text has ${plural(size, "byte")}, and ${thousands(LONGEST)} is the most: there is no space for more.`
-      : "Write something first: the model continues a text.";
-    return hasSpace;
-  }
-
-  async continueText() {
-    if (!this.hasSpace()) return; // any more
-    const { bytes } = this.known;
-    const length = Math.min(WRITTEN, LONGEST - bytes.length);
-    const settings = {
-      length,
-      temperature: Number($("temperature").value),
-      topK: Number($("top-k").value),
-      topP: Number($("top-p").value),
-      seed: crypto.getRandomValues(new Uint32Array(1))[0],
-    };
-    const writing = { from: bytes.length, all: bytes };
-    this.writing = writing;
-    await this.session.request("write", settings, ({ symbols }) => {
-      if (this.writing !== writing) return;
-      const all = (writing.all = Uint8Array.of(...writing.all, ...symbols));
-      const end = all.length - unfinished(all, all.length).length; // of the last whole character
-      $("text").value = new TextDecoder().decode(all.subarray(0, end));
-      $("text").scrollTop = $("text").scrollHeight;
-    });
-    this.endWriting();
-  }
-
-  /** Ends the writing, also before a change by the reader. What has been written is a step that can be undone. */
-  endWriting() {
-    if (!this.writing) return;
-    const { from, all } = this.writing;
-    this.writing = null;
-    if (all.length === from) return;
-    this.isAtEnd = false;
-    this.chosen = from;
-    this.session.history.add();
-    this.session.showChange();
-    this.session.read(toBytes($("text").value), from);
-  }
-
-  /** Removes the bytes that the model wrote. */
-  remove() {
-    const bytes = toBytes($("text").value);
-    const written = keepMarks(this.known.bytes, this.known.written, bytes);
-    this.session.replace(new TextDecoder().decode(bytes.filter((_, index) => !written[index])));
-    $("continue").focus();
-  }
-
-  showRemove() {
-    $("remove").hidden = Boolean(this.writing) || !this.known.written.includes(1);
-  }
-
-  /** Shows that the model is writing, or not any more. */
-  setWriting(isWriting) {
-    const [gone, shown] = isWriting ? [$("continue"), $("stop")] : [$("stop"), $("continue")];
-    const hadFocus = document.activeElement === gone;
-    gone.hidden = true;
-    shown.hidden = false;
-    this.showRemove();
-    if (hadFocus) shown.focus();
   }
 }
 
