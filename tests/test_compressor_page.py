@@ -150,7 +150,7 @@ def test_a_file_is_read_byte_by_byte_up_to_a_limit(page):
     page.set_input_files(
         "#file", {"name": "a.bin", "mimeType": "application/x-bin", "buffer": data}
     )
-    expect(page.locator("#status")).to_contain_text("Only the first 4,000 bytes", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text("the first 4,000 bytes read", timeout=60_000)
     wait_for_code(page)
     assert bytes(page.evaluate("Array.from(sharnn.known.bytes)")) == data[:4000]
     assert restore(page) == "Restored: identical."

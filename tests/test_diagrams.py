@@ -149,8 +149,8 @@ def test_the_story_names_every_chapter_and_its_bits_are_right():
     ]
     numbers = set()
     for text in texts:
-        if ends := re.fullmatch(r"(\d+)(?:\u2013(\d+))?", text):
-            numbers |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+        if number := re.fullmatch(r"\((\d+)\)", text):
+            numbers.add(int(number[1]))
     chapters = [path.name for path in sorted(BOOK.glob("[0-9]*.ipynb"))]
     assert numbers == set(range(1, len(chapters) + 1))
     caption = next(below for _, file, below in uses(BOOK / "index.md") if "story" in file)

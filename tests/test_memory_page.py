@@ -214,3 +214,6 @@ class TestThePage:
     def test_it_fits_a_phone_in_the_dark(self, page):
         assert_fits_a_phone_in_the_dark(page)
         assert page.evaluate("window.sharnn.stream.columns") == 32
+
+    def test_it_is_not_much_taller_than_a_screen(self, page):
+        assert page.evaluate("document.body.scrollHeight") <= 1260

@@ -55,6 +55,7 @@ class TestThePython:
         page = path.read_text("utf-8")
         assert "<title>Playground (a &lt;model&gt;)</title>" in page
         assert "default-src 'none'" in page
+        assert "<body>\n<noscript><p>This page needs JavaScript.</p></noscript>" in page
         assert "http://" not in page
         assert "https://" not in page
         assert playground._repr_html_().startswith("<iframe")
@@ -183,7 +184,7 @@ class TestThePage:
         page.keyboard.press("ArrowRight")
         assert page.evaluate("window.sharnn.chosen") == 1
         page.keyboard.press("End")
-        assert page.evaluate("window.sharnn.chosen") == len(TEXT.encode()) - 1
+        assert page.evaluate("window.sharnn.chosen") == len(TEXT.encode())  # the next byte
         page.focus("#text")
         page.keyboard.press("Control+End")
         page.keyboard.type("!")

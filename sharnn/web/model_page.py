@@ -21,7 +21,9 @@ from sharnn.web.page import asset, frame, shell, to_json
 from sharnn.web.scripts import kernels, web_file, web_model, worker_source
 from sharnn.weights import usable
 
-SCRIPTS = "numbers bytes arrays colours pane dom fields random tensors engine known session".split()
+SCRIPTS = (
+    "numbers bytes arrays colours pane dom fields random tensors engine known history session"
+).split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
 GUESSES = 8  # in place of each byte
@@ -135,8 +137,10 @@ class ModelPage:
         config = self.model.config
         heads = list(config.attention_layers)
         about = (
-            f"{self.name} has {self.model.parameter_count():,} parameters in {config.layers} "
-            "blocks of an LSTM and a feed-forward layer (Boom). "
+            f"{self.name} has {self.model.parameter_count():,} parameters, the numbers that "
+            f"training sets, in {count(config.layers, 'block')}. Text passes one block after the "
+            "other; each is an LSTM, which carries a state from byte to byte, and a feed-forward "
+            "layer (Boom). "
             f"{describe_heads(heads, config.layers, config.memory)} "
             "It runs in this page and sends nothing anywhere."
         )
@@ -198,28 +202,41 @@ class ModelPage:
         return next(iter(attention.values()))[0].float().cpu() if attention else None
 
 
+def count(number: int, noun: str) -> str:
+    """Returns a number of things in words.
+
+    Example:
+        >>> count(1, "block"), count(4, "block")
+        ('1 block', '4 blocks')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_heads(heads: Sequence[int], layers: int, memory: int) -> str:
-    """Returns a sentence about the blocks that have a head. Blocks are numbered from 0.
+    """Returns a sentence about the blocks that have a head.
 
     Example:
         >>> print(describe_heads([2], layers=4, memory=99))
-        Of blocks 0 to 3, block 2 (the third) also has a head, which looks back over up to 99 bytes.
-        >>> print(describe_heads([0, 1], layers=2, memory=100))
-        Of blocks 0 to 1, blocks 0 and 1 also have a head, which looks back over up to 100 bytes.
+        Only the third also has a head: it compares the present with up to 99 earlier bytes and \
+takes most from those that fit best.
+        >>> print(describe_heads([0, 2], layers=4, memory=1000)[:40])
+        The first and the third also have a head
         >>> print(describe_heads([], layers=4, memory=2048))
         None of them has a head.
     """
     if not heads:
         return "None of them has a head."
-    if len(heads) == 1:
-        place = ORDINALS[heads[0]] if heads[0] < len(ORDINALS) else f"number {heads[0] + 1}"
-        subject = f"block {heads[0]} (the {place}) also has"
+    names = [f"the {ORDINALS[i]}" if i < len(ORDINALS) else f"number {i + 1}" for i in heads]
+    if len(heads) == layers:
+        subject = "It also has" if layers == 1 else "Each also has"
+    elif len(heads) == 1:
+        subject = f"Only {names[0]} also has"
     else:
-        *others, last = map(str, heads)
-        subject = f"blocks {', '.join(others)} and {last} also have"
+        *others, last = names
+        subject = f"{', '.join(others)} and {last} also have".capitalize()
     return (
-        f"Of blocks 0 to {layers - 1}, {subject} a head, which looks back over up to "
-        f"{memory:,} bytes."
+        f"{subject} a head: it compares the present with up to {memory:,} earlier bytes and takes "
+        "most from those that fit best."
     )
 
 

@@ -35,7 +35,8 @@ def shell(title: str, style: str, body: str, scripts: Sequence[str]) -> tuple[st
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f'<body>\n{body}<script type="application/json" id="payload">'
+        f"<body>\n<noscript><p>This page needs JavaScript.</p></noscript>\n"
+        f'{body}<script type="application/json" id="payload">'
     )
     script = "\n".join(scripts)
     after = (

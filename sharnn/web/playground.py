@@ -9,7 +9,10 @@ import torch
 from sharnn.web.arrays import STEP, pack, quantise, unpack
 from sharnn.web.model_page import ModelPage
 
-ROW = "A row of the memory is made by the LSTMs from all of the text up to its byte"
+ROW = (
+    "Each byte leaves a row of numbers in the memory, which the LSTMs make from the text up to and "
+    "including it."
+)
 
 
 class Playground(ModelPage):
@@ -27,10 +30,11 @@ class Playground(ModelPage):
     kind = "playground"
     title = "Playground"
     height = 1300
+    scripts = ("writer",)
     limits = (None, 1)
     notes = (
         "Bits: \N{MINUS SIGN}log2 of the probability that the model gave to the byte that came. "
-        "Without any knowledge, a byte costs 8 bits.",
+        "Without any knowledge a byte costs 8; if the model was sure of another byte, more.",
     )
 
     def _payload(self) -> dict[str, Any]:
@@ -43,9 +47,11 @@ class Playground(ModelPage):
             "typical": figures if len(figures) == len(names) else None,
             "warning": self._warning(),
             "reason": (
-                f"{ROW}, and this head finds a row by the one before it."
+                f"{ROW} This head finds a row by the row before it: it looks for what came before, "
+                "and takes the byte that followed there."
                 if self.model.config.shifted_keys
-                else f"{ROW}, so it also shows what came before."
+                else f"{ROW} So the row of this byte also shows what came before it; the head "
+                "finds it by that, and takes the byte from it."
             ),
         }
 

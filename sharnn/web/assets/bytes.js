@@ -81,6 +81,13 @@ function glyphOfByte(glyphs, size) {
   return indices;
 }
 
+/** Returns bytes and their glyphs, with one more glyph for the next byte. */
+function withNext(bytes) {
+  const glyphs = toGlyphs(bytes);
+  glyphs.push({ start: bytes.length, length: 1, shown: "▌", name: "the next byte", kind: "mark" });
+  return { bytes, glyphs, glyphIndex: glyphOfByte(glyphs, bytes.length + 1) };
+}
+
 /**
  * Returns bytes a to b, without b, as one line of text. Of a character that b divides, the bytes
  * before b are shown in hexadecimal.

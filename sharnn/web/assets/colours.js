@@ -13,8 +13,8 @@ class Colours {
     this.more = read("--more");
     this.less = read("--less");
     this.blue = read("--bits");
-    const strongest = Number(read("--strongest"));
-    const shade = (hue, share) => (share > 0 ? `rgba(${hue}, ${(share * strongest).toFixed(3)})` : "");
+    const [strongest, curve] = ["--strongest", "--curve"].map((name) => Number(read(name)));
+    const shade = (hue, share) => (share > 0 ? `rgba(${hue}, ${(share ** curve * strongest).toFixed(3)})` : "");
     const ramp = Array.from({ length: STEPS + 1 }, (_, level) => level / STEPS);
     this.bits = ramp.map((share) => shade(this.blue, share));
     this.weights = [

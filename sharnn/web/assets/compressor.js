@@ -45,7 +45,9 @@ class Compressor {
   /** Reads the start of a file, whatever its bytes are. The field shows them as far as it can. */
   async readFile(file) {
     const bytes = new Uint8Array(await file.slice(0, LONGEST + 1).arrayBuffer());
-    $("text").value = new TextDecoder().decode(bytes.subarray(0, LONGEST));
+    this.session.history.put(new TextDecoder().decode(bytes.subarray(0, LONGEST)));
+    this.session.showChange();
+    this.session.showSize(file.size);
     await this.session.start();
     await this.session.read(bytes);
   }

@@ -18,7 +18,7 @@ function nameOf(trace, index) {
 
 function describeBits(trace, index) {
   const bits = trace.bits[index];
-  return `${nameOf(trace, index)}: ${Number.isNaN(bits) ? "not predicted" : `${short(bits)} bits`}`;
+  return `${nameOf(trace, index)}: ${Number.isNaN(bits) ? "not predicted" : `${cost(bits)} bits`}`;
 }
 
 /** Shows some colours of a scale between the texts of its two ends. */

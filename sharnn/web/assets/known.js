@@ -20,13 +20,14 @@ class Known {
    * @param bytes     the text
    * @param readings  number of readings, each with another limit of the memory
    * @param before    what is known about another text, of which the same beginning is kept
+   * @param marked    { bytes, written } of a text, whose marks are kept
    */
-  constructor(bytes, readings, before = null) {
+  constructor(bytes, readings, before = null, marked = before) {
     this.bytes = bytes;
     this.glyphs = toGlyphs(bytes);
     this.glyphIndex = glyphOfByte(this.glyphs, bytes.length);
     // 1 for each byte that the model wrote
-    this.written = before ? keepMarks(before.bytes, before.written, bytes) : new Uint8Array(bytes.length);
+    this.written = marked ? keepMarks(marked.bytes, marked.written, bytes) : new Uint8Array(bytes.length);
     const same = before ? before.common(bytes) : 0;
     this.bitsOf = Array.from({ length: readings }, (_, k) => before ? before.bitsOf[k].slice(0, same) : []);
     // { symbols, probabilities } in place of each byte, and after the last
@@ -60,7 +61,7 @@ class Known {
   describe(index) {
     const bits = this.bits[index];
     const name = nameOf(this, index);
-    return bits === undefined ? `${name}: not read yet` : `${name}: ${short(bits)} bits`;
+    return bits === undefined ? `${name}: not read yet` : `${name}: ${cost(bits)} bits`;
   }
 
   /**
@@ -90,7 +91,7 @@ const largestRelative = (weights) => Math.max(2, ...weights.map((weight) => weig
 /** Shows the colours that `paintWeights` gives some weights up to `largest` times an even share. */
 function fillRelativeLegend(colours, weights, largest) {
   const [even, most] = [1, largest].map((share) => percent(Math.min(1, share / weights.length)));
-  fillWeightsLegend(colours, most, `even share, ${even}`);
+  fillWeightsLegend(colours, `${most} (largest)`, `${even} (spread evenly)`);
 }
 
 /** Returns an item of a list of guesses: a byte after those of a `started` character, a bar and its probability. */

@@ -15,10 +15,14 @@ function short(number) {
   return size >= 0.01 || size === 0 ? number.toFixed(2) : number.toPrecision(2);
 }
 
+/** Formats a number of bits that a byte costs. */
+const cost = (bits) => (bits > 0 && bits < 0.001 ? "<0.001" : short(bits));
+
 /** Formats a share as a percentage of at most six characters. */
 function percent(share) {
   const value = 100 * share;
   if (value > 0 && value < 0.01) return "<0.01%";
+  if (value >= 99.5 && value < 100) return value < 99.95 ? `${value.toFixed(1)}%` : ">99.9%";
   return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)}%`;
 }
 

@@ -18,6 +18,20 @@ function cellWidth({ shown, length }) {
   return Math.max(WIDE.test(shown) ? 2 : 1, 0.5 * length) / length; // wide enough to be selected
 }
 
+/** Returns two buttons beside the line under a text, for fingers, which hit one byte only by luck. */
+function stepButtons(element) {
+  let line = element.nextElementSibling;
+  if (!line?.classList.contains("under")) {
+    const status = line?.classList.contains("status") ? [line] : [];
+    line = make("div", "", { class: "under" });
+    element.after(line);
+    const name = (element.getAttribute("aria-label") ?? "byte").toLowerCase();
+    line.append(make("button", "‹", { type: "button", "aria-label": `Back: ${name}` }), ...status,
+      make("button", "›", { type: "button", "aria-label": `Forward: ${name}` }));
+  }
+  return line.querySelectorAll("button");
+}
+
 class TextPane {
   /**
    * @param element   element that holds the text; it scrolls and takes the focus
@@ -40,6 +54,9 @@ class TextPane {
     element.onmouseover = (event) => hover(this.at(event));
     element.onmouseleave = () => hover(null);
     element.onkeydown = (event) => this.key(event);
+    const [back, forward] = stepButtons(element);
+    back.onclick = () => this.step(-1);
+    forward.onclick = () => this.step(1);
   }
 
   build() {
@@ -153,8 +170,18 @@ class TextPane {
     this.element.scrollTop += middle - box.top - box.height / 2;
   }
 
+  /** Selects the byte before or after the selected one. */
+  step(by) {
+    this.goTo((this.here?.index ?? this.from) + by);
+  }
+
+  /** Selects a byte, or the first or the last one instead of one that does not exist. */
+  goTo(index) {
+    if (this.from < this.to) this.choose(Math.min(this.to - 1, Math.max(this.from, index)));
+  }
+
   key(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || this.from === this.to) return;
     const now = this.here?.index ?? this.from;
     const moves = {
       ArrowLeft: () => now - 1,
@@ -168,7 +195,7 @@ class TextPane {
     };
     if (!(event.key in moves)) return;
     event.preventDefault();
-    this.choose(Math.min(this.to - 1, Math.max(this.from, moves[event.key]())));
+    this.goTo(moves[event.key]());
   }
 
   /** Returns the byte of the next line, up or down, that is horizontally closest to this one. */

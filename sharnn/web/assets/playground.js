@@ -1,7 +1,6 @@
 // The playground: a text that the reader writes, what the model expected at each byte, and where
 // its head looked. It shows a prepared text until the model is started.
 
-const WRITTEN = 300; // bytes that one press of the button writes
 const BEFORE = 16; // bytes shown before one
 
 class Playground {
@@ -9,14 +8,11 @@ class Playground {
     this.payload = payload;
     this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
-    this.fields = new NumberFields(["top-k", "top-p"], $("refusal"));
-    $("continue").onclick = () => this.write();
-    $("stop").onclick = () => this.session.request("pause");
+    this.isAtEnd = false; // the byte after the text is selected, also after a change of the text
+    this.writer = new Writer(this.session, (index) => this.chooseLater(index));
+    $("to-example").addEventListener("click", () => this.chooseLater(payload.example.initial_target));
     $("warning").textContent = payload.warning;
     $("reason").textContent = payload.reason;
-    const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
-    $("temperature").oninput = showTemperature;
-    showTemperature();
   }
 
   /** Shows the prepared text. */
@@ -31,18 +27,21 @@ class Playground {
   show(known) {
     this.known = known;
     const size = known.bytes.length;
-    const pane = (id, choose, hover) => new TextPane($(id), known, 0, size, choose, hover);
+    this.text = withNext(known.bytes);
+    const end = size ? size + 1 : 0;
+    const pane = (id, choose, hover) => new TextPane($(id), this.text, 0, end, choose, hover);
     this.textPane = pane("bytes", (index) => this.choose(index), (index) => {
-      $("under-bytes").textContent = index === null ? this.pinned : this.describe(index);
+      $("under-bytes").textContent = index === null ? this.pinned : `Pointer on ${this.describe(index)}`;
     });
     this.memoryPane = pane("remembered", (index) => this.look(index), (index) => {
-      $("under-remembered").textContent = index === null ? this.pinnedWeight : this.describeWeight(index);
+      $("under-remembered").textContent = index === null ? this.pinnedWeight : `Pointer on ${this.describeWeight(index)}`;
     });
     for (const { cells } of [this.textPane, this.memoryPane]) {
       cells.forEach((cell, index) => cell.classList.toggle("written", known.written[index] === 1));
     }
-    if (this.chosen !== null) this.toChoose = this.chosen;
-    this.fields.check();
+    if (this.isAtEnd) this.toChoose = size;
+    else if (this.chosen !== null) this.toChoose = this.chosen;
+    this.writer.show();
     this.clear();
     this.paint();
     this.chooseAgain();
@@ -54,7 +53,14 @@ class Playground {
   }
 
   finish({ bytes }) {
-    if (bytes.length) this.choose(this.chosen ?? bytes.length - 1);
+    const { length } = bytes;
+    if (length) this.choose(this.chosen ?? (this.toChoose === length ? length : length - 1));
+  }
+
+  /** Selects a byte of the next text. */
+  chooseLater(index) {
+    this.isAtEnd = false;
+    this.chosen = index;
   }
 
   /** Selects the byte that was selected in the last text, if it has been read. */
@@ -103,6 +109,7 @@ class Playground {
     $("comparison").textContent = "";
     if (!size) {
       $("race").replaceChildren();
+      if (!this.known.bytes.length) $("comparison").textContent = "There is no text.";
       return;
     }
     const line = (name, bits, kind) => {
@@ -119,7 +126,7 @@ class Playground {
     const verdict = make("span", saved === 0
       ? "Cutting the memory makes no difference to this text."
       : `Its memory ${saved > 0 ? "saves" : "costs"} ${plural(Math.abs(saved), "bit")}, ` +
-        `${percent(Math.abs(saved) / off)} of this text. `, { class: "verdict" });
+        `${percent(Math.abs(saved) / off)} of this text.`, { class: "verdict" });
     const lines = [...line("with memory", on, ""), ...line("memory cut", off, "off")];
     if (typical) {
       const [bits, cut] = typical; // per byte
@@ -127,11 +134,16 @@ class Playground {
       const mark = () => make("i", "", { class: "typical" });
       lines[1].append(mark());
       lines[1].lastChild.style.left = `${100 * (1 - share) * off / Math.max(on, off)}%`;
-      verdict.append(mark(), `On unseen Wikipedia text it saves ${percent(share)}.`);
-    }
-    $("race").replaceChildren(...lines, verdict);
-    $("comparison").textContent = "Both bars are the same model; for the second, its memory is cut to the newest " +
-      "byte. It has not learned to work so: a model that learned without a head would lose less." +
+      const score = make("span", "", { class: "hint wide" });
+      score.append(mark(), ` ${this.payload.name} on Wikipedia text that it has not seen: ${bits.toFixed(2)} bits per byte, ` +
+        `${cut.toFixed(2)} with its memory cut. It saves ${percent(share)} there; the first bar would end at this tick.`);
+      lines.push(verdict, score);
+    } else lines.push(verdict);
+    $("race").replaceChildren(...lines);
+    $("comparison").textContent =
+      "Both bars are the same model. For the second, the head's memory is cut to the newest byte; the LSTMs keep " +
+      "their state. It has not learned to work so: a model that learned without a head would lose less. " +
+      "The memory helps to complete what began before: the first letters of a name must still be guessed." +
       (this.isExample ? " This text repeats its names, which suits the memory." : "");
   }
 
@@ -146,9 +158,10 @@ class Playground {
   /** Describes the bits of a byte. */
   describe(index) {
     const { known, payload } = this;
+    if (index === known.bytes.length) return "the next byte: it has not come yet";
     const cut = known.bitsOf[1][index];
     return known.describe(index) +
-      (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${short(cut)}`) +
+      (cut === undefined || !payload.head_blocks.length ? "" : `, with its memory cut ${cost(cut)}`) +
       (known.written[index] ? "; written by the model" : "");
   }
 
@@ -156,6 +169,7 @@ class Playground {
   async choose(index) {
     const { known } = this;
     this.chosen = index;
+    this.isAtEnd = index === known.bytes.length;
     this.pinned = this.describe(index);
     this.textPane.moveTo(index, this.pinned);
     $("under-bytes").textContent = this.pinned;
@@ -177,11 +191,12 @@ class Playground {
       return;
     }
     $("guessing-hint").textContent =
-      `Likeliest bytes after “${oneLine(known, index - BEFORE, index)}”; the one that came is orange.`;
+      `Likeliest bytes after “${oneLine(known, index - BEFORE, index)}”` +
+      (came === undefined ? ", where the text ends." : "; the one that came is orange.");
     const started = unfinished(known.bytes, index);
     const shown = guesses.symbols.slice(0, GUESSES);
     const rows = shown.map((symbol, i) => [symbol, guesses.probabilities[i]]);
-    if (!shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
+    if (came !== undefined && !shown.includes(came)) rows.push([came, 2 ** -known.bits[index]]);
     $("guesses").replaceChildren(
       ...rows.map(([symbol, probability]) => guessItem(symbol, probability, came, started)));
   }
@@ -189,9 +204,10 @@ class Playground {
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
   async weightsOf(index) {
     const { known, payload } = this;
-    if (!payload.head_blocks.length || index < 1 || index >= known.read) return null;
+    const isRead = index < known.read || known.read === known.bytes.length;
+    if (!payload.head_blocks.length || index < 1 || !isRead) return null;
     const { example, live } = this.session;
-    if (!live && index < example.common(known.bytes)) {
+    if (!live && index <= example.common(known.bytes)) {
       const { length } = example.bytes;
       const codes = this.exampleCodes.subarray((index - 1) * length, index * length);
       const weights = Array.from(
@@ -203,12 +219,14 @@ class Playground {
 
   paintMemory() {
     const { attention, memoryPane, colours, known, chosen } = this;
+    const target = () => (chosen === known.bytes.length ? "the next byte" : `“${nameOf(known, chosen)}”`);
     $("looking-hint").textContent = !this.payload.head_blocks.length ? "This model has no head."
-      : attention ? `Weight of each earlier byte in the prediction of “${nameOf(known, chosen)}” (dashed).`
+      : attention ? `Weight of each earlier byte in the prediction of ${target()} (dashed).`
       : chosen === 0 ? "Before the first byte there is nothing to look at."
       : known.bytes.length ? "Not read yet." : "There is no text.";
     this.pinnedWeight = $("under-remembered").textContent = "";
-    $("weights-legend").hidden = $("why").hidden = !attention;
+    $("weights-legend").hidden = !attention;
+    this.showReason(false);
     if (!attention) {
       memoryPane.paint(() => EVEN, colours.weights);
       memoryPane.dimFrom(chosen ?? 0);
@@ -222,10 +240,18 @@ class Playground {
     let top = 0;
     weights.forEach((weight, i) => { if (weight > weights[top]) top = i; });
     this.look(first + top);
-    memoryPane.show(chosen, first + top);
+    this.showReason(known.bytes[first + top] === known.bytes[chosen]);
+    memoryPane.show(first + top, chosen);
+  }
+
+  /** Offers the reason why the head looks at a copy of the byte, if it does. */
+  showReason(isCopy) {
+    $("why").classList.toggle("absent", !isCopy);
+    if (!isCopy) $("why").open = false;
   }
 
   describeWeight(index) {
+    if (index === this.known.bytes.length) return this.describe(index);
     return this.known.describeWeight(index, this.chosen, this.attention);
   }
 
@@ -233,58 +259,6 @@ class Playground {
     this.pinnedWeight = this.describeWeight(index);
     this.memoryPane.moveTo(index, this.pinnedWeight);
     $("under-remembered").textContent = this.pinnedWeight;
-  }
-
-  /** Lets the model continue the text, once it has read it, and selects the first byte that it wrote. */
-  async write() {
-    if (this.busy || !this.fields.accept()) return;
-    this.busy = true;
-    try {
-      await this.session.readAll();
-      await this.continueText();
-    } finally {
-      this.busy = false;
-    }
-  }
-
-  async continueText() {
-    const { bytes } = this.known;
-    const length = Math.min(WRITTEN, LONGEST - bytes.length);
-    if (!bytes.length || !length) {
-      $("refusal").textContent = bytes.length
-        ? `The text has ${plural(bytes.length, "byte")}: there is no space for more.`
-        : "Write something first: the model continues a text.";
-      $("refusal").hidden = false;
-      return;
-    }
-    const settings = {
-      length,
-      temperature: Number($("temperature").value),
-      topK: Number($("top-k").value),
-      topP: Number($("top-p").value),
-      seed: crypto.getRandomValues(new Uint32Array(1))[0],
-    };
-    let all = bytes;
-    this.setWriting(true);
-    await this.session.request("write", settings, ({ symbols }) => {
-      all = Uint8Array.of(...all, ...symbols);
-      const end = all.length - unfinished(all, all.length).length; // of the last whole character
-      $("text").value = new TextDecoder().decode(all.subarray(0, end));
-      $("text").scrollTop = $("text").scrollHeight;
-    });
-    this.setWriting(false);
-    if (all.length > bytes.length) this.chosen = bytes.length;
-    this.session.read(toBytes($("text").value), bytes.length);
-  }
-
-  /** Shows that the model is writing, or not any more. Meanwhile the text can't be edited. */
-  setWriting(isWriting) {
-    const [gone, shown] = isWriting ? [$("continue"), $("stop")] : [$("stop"), $("continue")];
-    const hadFocus = document.activeElement === gone;
-    $("text").readOnly = isWriting;
-    gone.hidden = true;
-    shown.hidden = false;
-    if (hadFocus) shown.focus();
   }
 }
 

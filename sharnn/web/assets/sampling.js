@@ -12,7 +12,7 @@ class Sampling {
     $("one").onclick = () => this.write(1);
     $("many").onclick = () => this.write(MANY);
     $("many").textContent = `Write ${MANY}`;
-    $("stop").onclick = () => this.session.request("pause");
+    $("stop").onclick = () => this.session.stop();
     $("erase").onclick = () => this.erase();
     $("warning").textContent = payload.warning;
     for (const id of ["temperature", "top-k", "top-p"]) $(id).oninput = () => this.change();
@@ -61,10 +61,7 @@ class Sampling {
   /** Shows the text as it is now. */
   refresh() {
     const { prompt, written, next } = this;
-    const bytes = Uint8Array.of(...prompt.bytes, ...written.map(({ symbol }) => symbol));
-    const glyphs = toGlyphs(bytes);
-    glyphs.push({ start: next, length: 1, shown: "▌", name: "the next byte", kind: "mark" });
-    this.text = { bytes, glyphs, glyphIndex: glyphOfByte(glyphs, next + 1) };
+    this.text = withNext(Uint8Array.of(...prompt.bytes, ...written.map(({ symbol }) => symbol)));
     this.pane = new TextPane($("bytes"), this.text, 0, next + 1, (index) => this.choose(index),
       (index) => ($("under-bytes").textContent = this.describe(index ?? this.chosen)));
     for (let i = 0; i < prompt.bytes.length; i++) this.pane.cell(i).classList.add("prompt");
@@ -230,9 +227,9 @@ class Sampling {
   async write(length) {
     if (this.busy || !this.fields.accept()) return;
     this.busy = true;
+    $("stop").hidden = false;
     try {
-      await this.session.readAll();
-      await this.draw(length);
+      if (await this.session.readAll("writes")) await this.draw(length);
     } finally {
       this.busy = false;
       $("stop").hidden = true;
@@ -243,7 +240,6 @@ class Sampling {
   async draw(length) {
     const { prompt, settings } = this;
     const first = this.written.length;
-    $("stop").hidden = false;
     await this.session.request("write", {
       ...settings, length: Math.min(length, MOST - first), first,
     }, ({ symbols, bits }) => {

@@ -20,24 +20,92 @@ class Session {
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
     $("start").onclick = () => this.start();
+    $("status").textContent = "or just type";
     this.live = false; // the worker has read a text
     this.typing = false; // a change of the text is not read yet
+    this.purpose = ""; // what waits for the text to be read
     this.behind = false; // the text has not been read to its end yet
     this.waiting = []; // functions to call when it has
-    let timer = null;
-    $("text").addEventListener("input", async () => {
-      this.behind = this.typing = true;
-      clearTimeout(timer);
-      await this.start();
-      clearTimeout(timer);
-      timer = setTimeout(() => this.typing && this.read(), PAUSE);
-    });
+    this.timer = null;
+    this.marked = null; // { bytes, written }: the marks that the text in the field had, if others than `known`'s
+    const marks = () => this.known && { bytes: this.known.bytes, written: this.known.written };
+    this.history = new TextHistory($("text"), marks, (marked) => this.change(marked));
+    $("text").addEventListener("input", () => this.change());
+    $("to-example").onclick = () => {
+      this.replace(this.exampleText);
+      $("text").focus();
+    };
   }
 
-  /** Starts the model if needed, and waits until it has read the text to its end. */
-  async readAll() {
+  /** Reads the text of the field, which has just changed. */
+  async change(marked = null) {
+    this.behind = this.typing = true;
+    this.marked = marked ?? this.marked;
+    this.showChange();
+    clearTimeout(this.timer);
     await this.start();
-    if (this.behind) await new Promise((resume) => this.waiting.push(resume));
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.typing && this.read(), PAUSE);
+  }
+
+  /** Shows what depends on the text of the field, read or not. */
+  showChange() {
+    $("to-example").hidden = $("text").value === this.exampleText;
+    this.showSize(this.size);
+  }
+
+  /** Number of bytes of the text in the field. */
+  get size() {
+    return toBytes($("text").value).length;
+  }
+
+  /** Warns of a text that is too long to be read whole. */
+  showSize(size) {
+    $("limit").hidden = size <= LONGEST;
+    $("limit").textContent = size <= LONGEST ? ""
+      : `The text has ${plural(size, "byte")}. Only the first ${thousands(LONGEST)} are read.`;
+  }
+
+  /** Replaces the text, and reads it. */
+  replace(text) {
+    this.history.put(text);
+    this.change();
+  }
+
+  /**
+   * Starts the model if needed, and waits until it has read the text to its end. Returns false if
+   * `stop` was called before.
+   *
+   * @param purpose  what follows, for the line that reports the progress
+   */
+  async readAll(purpose) {
+    this.stopped = false;
+    this.purpose = purpose;
+    this.showProgress();
+    try {
+      await this.start();
+      if (this.behind && !this.stopped) await new Promise((resume) => this.waiting.push(resume));
+    } finally {
+      this.purpose = "";
+    }
+    return !this.stopped;
+  }
+
+  /** Ends a wait for the text to be read, or the writing in progress. */
+  stop() {
+    this.stopped = true;
+    if (!this.purpose) return this.request("pause");
+    this.purpose = "";
+    this.showProgress();
+    this.waiting.splice(0).forEach((resume) => resume());
+  }
+
+  /** Reports how much of the text has been read. */
+  showProgress() {
+    if (!("reading" in document.body.dataset)) return;
+    const { known, purpose } = this;
+    $("status").textContent = `${thousands(known.read)} of ${plural(known.bytes.length, "byte")}` +
+      (purpose ? `, then it ${purpose}` : "");
   }
 
   /** Shows the prepared text, whose numbers were computed with the page. */
@@ -55,6 +123,8 @@ class Session {
       });
     }
     $("text").value = new TextDecoder().decode(known.bytes);
+    this.exampleText = $("text").value; // as the field shows it, with its own line ends
+    this.history.restart();
     this.example = this.known = known;
     this.view.show(known);
     this.view.receive(known);
@@ -117,7 +187,8 @@ class Session {
     this.typing = false;
     const cut = bytes.length > LONGEST;
     if (cut) bytes = bytes.subarray(0, LONGEST);
-    const known = new Known(bytes, this.limits.length, this.known);
+    const known = new Known(bytes, this.limits.length, this.known, this.marked ?? this.known);
+    this.marked = null;
     known.written.fill(1, written);
     this.known = known;
     this.view.show(known);
@@ -130,14 +201,14 @@ class Session {
       begin = Math.min(begin, part.from);
       known.receive(part);
       this.view.receive(known, part);
-      $("status").textContent = `${thousands(known.read)} of ${plural(bytes.length, "byte")}`;
+      this.showProgress();
     });
     if (turn !== this.turn) return;
     delete document.body.dataset.reading;
     known.guesses[bytes.length] = last.next;
     const rate = Math.round((bytes.length - begin) / ((performance.now() - before) / 1000));
-    $("status").textContent = cut ? `Only the first ${thousands(LONGEST)} bytes are read.`
-      : bytes.length ? `${plural(bytes.length, "byte")} read` : "There is no text.";
+    $("status").textContent = bytes.length
+      ? `${cut ? "the first " : ""}${plural(bytes.length, "byte")} read` : "There is no text.";
     $("status").title = `${rate ? `${plural(rate, "byte")} a second; ` : ""}${this.speed}`;
     this.live = true;
     this.view.finish(known);

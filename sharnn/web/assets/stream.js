@@ -179,7 +179,7 @@ class StreamPicture {
     for (const { kind, start, position, oldest } of this.all.slice(0, this.now + 1)) {
       if (kind !== "query") continue;
       const top = Math.round(position * down);
-      const height = Math.round((position + 1) * down) - top - (down > 4 ? 1 : 0);
+      const height = Math.round((position + 1) * down) - top - (down > 2.5 * scale ? scale : 0);
       const fill = (name, from, to) => {
         if (from >= to) return;
         pen.fillStyle = colour(name, position === this.all[this.now].position ? 1 : 0.6);
