@@ -176,7 +176,7 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
         256
     """
     path = find_model(path_or_name)
-    if path.parent == SHIPPED and os.path.exists(path_or_name):
+    if path.parent == SHIPPED and path != Path(path_or_name) and os.path.exists(path_or_name):
         name = path_or_name
         notify(f"{name} is the shipped model, not {name} in this folder: write ./{name} for that")
     tensors, header = read(path, training=False)

@@ -20,9 +20,6 @@ NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
-# Chapters that are not in the form of the others yet.
-OLD_FORM = ("13-ablations",)
-
 
 def content(notebook):
     """Returns type, source and tags of each cell of a notebook."""
@@ -162,8 +159,6 @@ def test_cells_that_only_draw_are_folded(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_imports_and_checks_are_folded(path):
     """What stays open is what the chapter builds, so that no page becomes too long."""
-    if path.stem in OLD_FORM:
-        pytest.skip("not revised yet")
     follows_check = False
     for i, cell in enumerate(jupytext.read(path).cells):
         folded = {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", []))
@@ -268,8 +263,6 @@ def test_a_chapter_has_the_common_sections(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_answers_are_prose_behind_a_button_and_are_checked(path):
-    if path.stem in OLD_FORM:
-        pytest.skip("not revised yet")
     cells = jupytext.read(path).cells
     start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
     end = next((i for i, c in enumerate(cells) if "## Project" in c.source), len(cells))

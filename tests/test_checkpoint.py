@@ -325,6 +325,8 @@ def test_a_name_is_the_shipped_model_and_a_path_is_not(saved, monkeypatch, capsy
     )
     for path in ("./wiki-small", Path("wiki-small"), saved.parent / "wiki-small"):
         assert load(path).config == small_config()
+    assert load(SHIPPED / "wiki-small.safetensors").config == shipped
+    assert load(str(SHIPPED / "wiki-small.safetensors")).config == shipped
     assert capsys.readouterr().err == ""
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import sharnn
 from sharnn import SHARNN, InputError, bits_per_byte, compress, decompress, train
+from sharnn.compression import codec
 from sharnn.compression.codec import bits_in_archive, default_num_streams
 from sharnn.compression.coder import (
     TOTAL,
@@ -27,6 +28,7 @@ from sharnn.compression.container import (
     CODED,
     HEADER_BYTES,
     LEARNED,
+    LEARNED_ALL,
     STORED,
     Container,
     fingerprint,
@@ -204,6 +206,27 @@ def test_learning_obeys_the_memory_limit(monkeypatch):
         for symbol in TEXT[:70]:
             predictor.read(np.array([symbol], dtype=np.int32))
     assert limits == [10]
+
+
+def test_only_matrices_learn():
+    model = small_model()
+    with reproducible():
+        predictor = LearningPredictor(model, num_streams=1)
+        for symbol in TEXT[:70]:
+            predictor.read(np.array([symbol], dtype=np.int32))
+    learned = dict(predictor.model.named_parameters())
+    for name, weight in model.named_parameters():
+        assert torch.equal(learned[name], weight) == (weight.dim() == 1), name
+
+
+def test_archives_for_which_all_weights_learned_can_be_restored(monkeypatch, trained):
+    archive = compress(trained, TEXT[:600], learn=True)
+    monkeypatch.setattr(codec, "LEARNED", LEARNED_ALL)
+    earlier = compress(trained, TEXT[:600], learn=True)
+    monkeypatch.undo()
+    assert Container.from_bytes(earlier).method == LEARNED_ALL
+    assert Container.from_bytes(earlier).payload != Container.from_bytes(archive).payload
+    assert decompress(trained, earlier) == TEXT[:600]
 
 
 def test_a_model_created_in_inference_mode_can_learn():
@@ -443,7 +466,7 @@ def test_the_code_is_as_long_as_the_frequencies_predict():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": 3},
+        {"method": 4},
         {"num_streams": 0},
         {"num_streams": 2001},
         {"num_streams": 1025},

@@ -50,12 +50,17 @@ class TestThePage:
     def test_the_score_of_a_shipped_model_is_stated(self, browser, model, tmp_path):
         playground = Playground(model, "small", TEXT)
         playground.record = {
-            "findings": {"bits per byte": "1.503", "bits per byte with 1 row": "3.006"}
+            "findings": {
+                "bits per byte": "1.503",
+                "bits per byte with 1 row": "3.006",
+                "bits per byte, trained without a head": "1.7512",
+            }
         }
         with open_page(browser, playground.save(tmp_path / "scored.html")) as page:
             words = page.inner_text("#race .wide")
             assert "small on Wikipedia text that it has not seen: 1.50 bits per byte, 3.01" in words
             assert "saves 50% there" in words
+            assert "without a head needs 1.75 bits" in page.inner_text("#comparison")
             assert page.locator("#race .holder .typical").count() == 1
 
     def test_starting_the_model_leaves_the_totals_as_they_are(self, page):

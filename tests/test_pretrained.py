@@ -1,5 +1,6 @@
 """The models shipped with the package: small files that agree with their card and their figures."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -28,8 +29,8 @@ def card_of(name: str) -> str:
     return CARD.split(f"## `{name}`\n")[1].split("\n## ")[0]
 
 
-def test_wiki_small_is_shipped():
-    assert "wiki-small" in [path.stem for path in FILES]
+def test_the_pair_is_shipped():
+    assert [path.stem for path in FILES] == ["wiki-small", "wiki-small-no-head"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -42,8 +43,17 @@ def test_the_card_describes_the_shipped_file(path):
     shape = f"{model.config.layers} blocks of width {model.config.dim}"
     assert shape in card
     assert f"memory {model.config.memory}" in card
-    assert "sharnn train --data head" in card, "the command that made it"
-    assert "can't do" in card
+
+
+def test_the_card_has_the_commands_and_the_limits():
+    for command in ("train --contender $c", "finish", "score", "ship"):
+        assert f"python -m benchmarks.pair {command}" in CARD
+    assert "can't do" in CARD
+
+
+def test_the_pair_differs_only_in_the_head():
+    head, other = (sharnn.load(name).config for name in ("wiki-small", "wiki-small-no-head"))
+    assert dataclasses.replace(head, attention_layers=(), collapsed=False) == other
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

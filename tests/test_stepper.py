@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sharnn import InputError, Memory, State, Stepper, load, load_corpus
+from sharnn.checkpoint import to_int8
 from sharnn.inference import packed
 from sharnn.inference.packed import MAX_SLICED_VECTORS, FloatProduct, Int8Product
 from sharnn.inference.ring import RingBuffer
@@ -146,6 +147,16 @@ def test_int8_products_are_accurate_and_keep_streams_apart():
     for i in range(3):
         assert torch.equal(product(x)[i], product(x[i : i + 1])[0])
     assert torch.equal(product(torch.zeros(1, 64))[0], bias)
+
+
+def test_int8_products_stay_accurate_if_one_component_is_large():
+    size = torch.ones(64).index_fill(0, torch.tensor([5]), 100)
+    weight, x = torch.randn(40, 64) / size, torch.randn(3, 64) * size
+    exact = F.linear(x, weight)
+    (p, a), (q, s) = to_int8(x), to_int8(weight)
+    one_scale = (p.float() @ q.float().t()) * a * s.t()
+    error = (Int8Product(weight, None)(x) - exact).norm()
+    assert error < (one_scale - exact).norm() / 4
 
 
 @pytest.mark.slow

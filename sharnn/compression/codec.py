@@ -20,6 +20,7 @@ from sharnn.compression.coder import (
 from sharnn.compression.container import (
     CODED,
     LEARNED,
+    LEARNED_ALL,
     MAX_STREAMS,
     STORED,
     Container,
@@ -106,8 +107,9 @@ def compress(
         encoder.write(symbols, frequencies)
         return symbols
 
-    _code_streams(model, len(content), num_streams, learn, encode, progress_bar)
-    method, payload = (LEARNED if learn else CODED), encoder.to_bytes()
+    method = LEARNED if learn else CODED
+    _code_streams(model, len(content), num_streams, method, encode, progress_bar)
+    payload = encoder.to_bytes()
     if len(payload) >= len(content):
         method, payload = STORED, content.tobytes()
     return Container(
@@ -161,8 +163,7 @@ def decompress(model: SHARNN, data: bytes, *, progress_bar: bool = False) -> byt
         content[positions] = symbols
         return symbols
 
-    learn = archive.method == LEARNED
-    _code_streams(model, archive.length, archive.num_streams, learn, decode, progress_bar)
+    _code_streams(model, archive.length, archive.num_streams, archive.method, decode, progress_bar)
     restored = content.tobytes()
     if checksum(restored) != archive.checksum:
         raise InputError(f"the restored bytes do not match their checksum: {ROUNDING_HINT}")
@@ -196,7 +197,8 @@ def bits_in_archive(
         bits[positions] = code_lengths(frequencies, symbols)
         return symbols
 
-    _code_streams(model, len(content), num_streams, learn, measure, progress_bar=False)
+    method = LEARNED if learn else CODED
+    _code_streams(model, len(content), num_streams, method, measure, progress_bar=False)
     return bits
 
 
@@ -233,11 +235,19 @@ def _checked(model: SHARNN) -> SHARNN:
     return usable(model)
 
 
+def _make_predictor(method: int, model: SHARNN, num_streams: int, memory_limit: int) -> Predictor:
+    """Returns the predictor that an archive's method needs."""
+    if method == CODED:
+        return Predictor(model, num_streams, memory_limit)
+    only_matrices = method != LEARNED_ALL
+    return LearningPredictor(model, num_streams, memory_limit, only_matrices=only_matrices)
+
+
 def _code_streams(
     model: SHARNN,
     length: int,
     num_streams: int,
-    learn: bool,
+    method: int,
     code: SymbolCoder,
     progress_bar: bool,
 ) -> None:
@@ -247,7 +257,7 @@ def _code_streams(
         model: the model.
         length: size of the content in bytes.
         num_streams: number of streams, at most ``length`` unless the content is empty.
-        learn: keep training a copy of the model.
+        method: of the archive, which says what a copy of the model learns meanwhile.
         code: encodes or decodes one byte of each stream.
         progress_bar: show a progress bar on standard error.
     """
@@ -257,8 +267,7 @@ def _code_streams(
     memory_limit = max(1, min(model.config.memory, longest))
     shown = Progress(length, rate_unit="B") if progress_bar else contextlib.nullcontext()
     with reproducible(), shown as progress:
-        predictor_class = LearningPredictor if learn else Predictor
-        predictor = predictor_class(model, num_streams, memory_limit)
+        predictor = _make_predictor(method, model, num_streams, memory_limit)
         coded = 0
         for position in range(longest):
             # Lengths differ by at most 1: only the last byte can be missing in some streams.

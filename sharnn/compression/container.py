@@ -18,7 +18,9 @@ MAGIC = b"\x9dSHA"  # the first byte is not valid text, so no text file passes f
 # streams in another order, such as another segment length or learning rate of `LearningPredictor`.
 VERSION = 1
 MAX_STREAMS = 1024  # each stream has its own memory, and a forged header must not exhaust RAM
-STORED, CODED, LEARNED = range(3)  # values of `Container.method`
+# Values of `Container.method`. An archive of method 2 comes from an earlier `LearningPredictor`,
+# which also trained the vectors.
+STORED, CODED, LEARNED_ALL, LEARNED = range(4)
 _LAYOUT = struct.Struct("<4s B B H Q 8s 16s")  # little-endian, without padding
 _CHECKSUM_BYTES = 8  # size of the checksum over header and payload
 HEADER_BYTES = _LAYOUT.size + _CHECKSUM_BYTES
@@ -39,8 +41,8 @@ class Container:
     file (8), payload. Numbers are little-endian; checksums are BLAKE2b.
 
     Args:
-        method: 0 if the payload is the content itself, 1 if it is coded with a model, 2 if the
-            model also learned while coding.
+        method: 0 if the payload is the content itself, 1 if it is coded with a model, 2 or 3 if the
+            model also learned while coding: all of its weights (2), or its matrices (3).
         num_streams: number of streams that were coded in parallel.
         length: size of the content in bytes.
         fingerprint: of the model, from `fingerprint`.

@@ -19,10 +19,11 @@ from sharnn.memory import State
 from sharnn.model import SHARNN
 from sharnn.weights import canonical_copy
 
-# Chosen on the start of the test slice, which the weights had not read: with SGD 0.3 was better
-# than 0.6 or 1, with Adam 64 was better than 128. On Python code 0.6 and 1 were better (RUNS.md).
+# Chosen on validation text (RUNS.md). The vectors (gains, biases and gates) do not learn: a sharp
+# head soon loses what it copies if its gains do.
 SEGMENT_LENGTH = 64  # bytes of each stream between two learning steps
-LEARNING_RATE = 0.3
+LEARNING_RATE = 1.0
+LEARNING_RATE_OF_ALL = 0.3  # if the vectors learn too, as in archives of method 2
 MAX_GRADIENT_NORM = 1.0  # unusual data must not destroy the weights
 
 SETTINGS_LOCK = threading.RLock()
@@ -125,6 +126,7 @@ class LearningPredictor(Predictor):
 
     Args:
         model, num_streams, memory_limit: as in `Predictor`; it trains the copy of the model.
+        only_matrices: train the matrices; False trains the vectors too, at a lower rate.
 
     Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; neural compressors
     such as Bellard's NNCP (2019) train this way from scratch.
@@ -141,9 +143,20 @@ class LearningPredictor(Predictor):
         65
     """
 
-    def __init__(self, model: SHARNN, num_streams: int, memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        model: SHARNN,
+        num_streams: int,
+        memory_limit: int | None = None,
+        *,
+        only_matrices: bool = True,
+    ) -> None:
         super().__init__(model, num_streams, memory_limit)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, foreach=False)
+        for weight in self.model.parameters():
+            weight.requires_grad_(weight.dim() > 1 or not only_matrices)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        rate = LEARNING_RATE if only_matrices else LEARNING_RATE_OF_ALL
+        self.optimizer = torch.optim.SGD(self.weights, rate, foreach=False)
         self.state: State | None = None  # before the current segment
         self.columns: list[Tensor] = []  # bytes of the segment so far, (streams,) each
 
@@ -168,7 +181,7 @@ class LearningPredictor(Predictor):
             loss = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())  # nats
         self.optimizer.zero_grad()
         loss.backward()
-        norm = clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM, foreach=False)
+        norm = clip_grad_norm_(self.weights, MAX_GRADIENT_NORM, foreach=False)
         if math.isfinite(norm.item()):  # otherwise the step would destroy the weights
             self.optimizer.step()
         # The state stays as the weights before the step computed it.

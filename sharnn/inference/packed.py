@@ -105,8 +105,9 @@ class FloatProduct:
 class Int8Product:
     """A product of 8-bit integers.
 
-    The matrix is W = s q with one scale s per row, and each vector is x = a p with one scale a.
-    Sums of integers are exact, so the result does not depend on the number of threads.
+    The matrix is W = s q c with one scale s per row and one scale c per column, and each vector is
+    x = a p / c with one scale a. Sums of integers are exact, so the result does not depend on the
+    number of threads.
 
     Args:
         weight: (rows, columns).
@@ -121,12 +122,15 @@ class Int8Product:
             raise InputError(
                 f"int8 storage runs on the CPU only, not on {weight.device.type}: use float32"
             )
-        self.weight, scales = to_int8(weight)  # (rows, columns), (rows, 1)
+        # A component of x that is much larger than the others would leave them few integers. Such a
+        # component has small weights, so with these scales matrix and vector share the imbalance.
+        self.columns = weight.abs().amax(dim=0).clamp(min=1e-30).sqrt()  # (columns,)
+        self.weight, scales = to_int8(weight / self.columns)  # (rows, columns), (rows, 1)
         self.scales = scales.t()  # (1, rows)
         self.bias = torch.zeros_like(self.scales) if bias is None else bias[None]  # (1, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps (batch, columns) to (batch, rows)."""
-        # x W' + b = a s (p q') + b
-        p, a = to_int8(x)
+        # x W' + b = a s (p q') + b, where x c = a p and W / c = s q
+        p, a = to_int8(x * self.columns)
         return torch.addcmul(self.bias, torch._int_mm(p, self.weight.t()) * a, self.scales)

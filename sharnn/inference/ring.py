@@ -77,7 +77,7 @@ class RingBuffer:
             # The score of each row is that of the row written before it; the oldest row's is 0.
             oldest = [count % self.limit if count > self.limit else 0 for count in self.written]
             scores = scores.roll(1, dims=1)
-            scores[torch.arange(batch), oldest] = 0
+            scores[torch.arange(batch, device=scores.device), oldest] = 0
         for stream, count in enumerate(used):
             if count < longest:
                 scores[stream, count:] = -math.inf

@@ -45,6 +45,7 @@ class Playground(ModelPage):
         return {
             **super()._payload(),
             "typical": figures if len(figures) == len(names) else None,
+            "headless": found.get("bits per byte, trained without a head"),
             "warning": self._warning(),
             "reason": (
                 f"{ROW} This head finds a row by the row before it: it looks for what came before, "

@@ -105,7 +105,7 @@ class Playground {
 
   /** Draws a bar for the bits of `size` bytes with the memory, and one for those without. */
   paintRace(size, on, off) {
-    const { typical, head_blocks: heads } = this.payload;
+    const { typical, headless, head_blocks: heads } = this.payload;
     $("comparison").textContent = "";
     if (!size) {
       $("race").replaceChildren();
@@ -142,7 +142,8 @@ class Playground {
     $("race").replaceChildren(...lines);
     $("comparison").textContent =
       "Both bars are the same model. For the second, the head's memory is cut to the newest byte; the LSTMs keep " +
-      "their state. It has not learned to work so: a model that learned without a head would lose less. " +
+      "their state. It has not learned to work so: a model that learned without a head " +
+      (typical && headless ? `needs ${Number(headless).toFixed(2)} bits per byte on the unseen text. ` : "would lose less. ") +
       "The memory helps to complete what began before: the first letters of a name must still be guessed." +
       (this.isExample ? " This text repeats its names, which suits the memory." : "");
   }
