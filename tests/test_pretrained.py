@@ -30,7 +30,7 @@ def card_of(name: str) -> str:
 
 
 def test_the_pair_is_shipped():
-    assert [path.stem for path in FILES] == ["wiki-small", "wiki-small-no-head"]
+    assert [path.stem for path in FILES] == ["wiki-small-no-head", "wiki-small"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -80,8 +80,9 @@ def test_it_predicts_english_with_markup_better_than_the_reverse():
 
 def test_generated_text_has_common_english_words():
     model = sharnn.load("wiki-small")
-    text = sharnn.generate(model, b"[[Albert Einstein]] was ", 400, temperature=0.7, seed=1)
-    words = re.findall(rb"[a-z]+", text)
+    prompts = [b"'''Stonehaven''' is a town on the coast of [[Scotland]]. It is the "] * 4
+    texts = sharnn.generate_batch(model, prompts, 300, temperature=0.9, seed=1)
+    words = re.findall(rb"[a-z]+", b" ".join(texts))
     common = {b"the", b"of", b"and", b"in", b"to", b"a", b"is"}
     assert sum(word in common for word in words) > len(words) / 10
 
