@@ -34,19 +34,19 @@ def block(results: dict[str, Any]) -> str:
     score = results["scores"][-1]
     header = ["bits per byte of test text", "parameters", *TEXTS]
     runs = [score["runs"][contender] for contender in CONTENDERS]
-    minutes = {round(run["cpu_seconds"] / 60) for run in runs}
-    spent = " and ".join(str(number) for number in sorted(minutes))
-    passes = " and ".join(
-        f"{run['bytes_read'] / score['data']['training']['bytes']:.1f}" for run in runs
+    size = score["data"]["training"]["bytes"]
+    spent = " and ".join(
+        f"`{NAMES[contender]}` for {run['cpu_seconds'] / 60:.0f} minutes "
+        f"({run['bytes_read'] / size:.1f} passes)"
+        for contender, run in zip(CONTENDERS, runs, strict=True)
     )
     seed = runs[0]["seed"]
-    training = f"{score['data']['training']['bytes'] / 1e6:.2f} MB"
     return markdown_table(header, _rows(score, results.get("baselines", {}))) + (
-        "\nThe two models are a matched pair. They differ only in the head, and were trained side "
-        f"by side\non the same {training} for {spent} minutes of one CPU thread each, "
-        f"{passes} passes, with\none seed ({seed}). ± is a standard error over stretches of "
-        f"{score['stretch']:,} bytes of the test text. The\ncompressors were measured on the test "
-        "text alone, and after the training text.\n"
+        "\nThe two models are a matched pair: they differ only in the head, and were trained side by "
+        f"side on\nthe same {size / 1e6:.2f} MB, with one CPU thread each and one seed ({seed}):\n"
+        f"{spent}.\n"
+        f"± is a standard error over stretches of {score['stretch']:,} bytes of the test text. The "
+        "compressors\nwere measured on the test text alone, and after the training text.\n"
     )
 
 
