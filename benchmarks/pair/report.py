@@ -42,7 +42,7 @@ def block(results: dict[str, Any]) -> str:
     )
     seed = runs[0]["seed"]
     return markdown_table(header, _rows(score, results.get("baselines", {}))) + (
-        "\nThe two models are a matched pair: they differ only in the head, and were trained side by "
+        "\nThe two models are a matched pair. They differ only in the head and were trained side by "
         f"side on\nthe same {size / 1e6:.2f} MB, with one CPU thread each and one seed ({seed}):\n"
         f"{spent}.\n"
         f"± is a standard error over stretches of {score['stretch']:,} bytes of the test text. The "
