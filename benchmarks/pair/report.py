@@ -42,11 +42,11 @@ def block(results: dict[str, Any]) -> str:
     )
     seed = runs[0]["seed"]
     return markdown_table(header, _rows(score, results.get("baselines", {}))) + (
-        "\nThe two models are a matched pair. They differ only in the head, and were trained side\n"
-        f"by side on the same {size / 1e6:.2f} MB, with one CPU thread each and one seed ({seed}):\n"
+        "\nThe two models are a matched pair. They differ only in the head, and were trained\n"
+        f"side by side on the same {size / 1e6:.2f} MB, each on one CPU thread, with seed {seed}:\n"
         f"{spent}.\n"
-        f"± is a standard error over stretches of {score['stretch']:,} bytes of the test text. The\n"
-        "compressors were measured on the test text alone, and after the training text.\n"
+        f"± is a standard error over stretches of {score['stretch']:,} bytes of the test text.\n"
+        "The compressors were measured on the test text alone, and after the training text.\n"
     )
 
 
