@@ -226,6 +226,8 @@ class TestThePage:
         expect(page.locator("#refusal")).to_have_text(
             "The text has 7,500 bytes, and 4,000 is the most: there is no space for more."
         )
+        until(page, "!sharnn.session.typing")  # the text is being read
+        assert "no space for more" in page.inner_text("#refusal")
         assert page.locator("#stop").is_hidden()
         assert page.input_value("#text") == text
         page.fill("#text", "short")

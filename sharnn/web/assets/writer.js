@@ -10,15 +10,18 @@ class Writer {
     $("continue").onclick = () => this.write();
     $("stop").onclick = () => session.stop();
     $("remove").onclick = () => this.remove();
-    $("text").addEventListener("beforeinput", () => this.endWriting(), { capture: true });
+    $("text").addEventListener("beforeinput", () => {
+      this.endWriting();
+      this.fields.check();
+    }, { capture: true });
+    $("text").addEventListener("input", () => this.fields.check());
     const showTemperature = () => ($("temperature-value").textContent = $("temperature").value);
     $("temperature").oninput = showTemperature;
     showTemperature();
   }
 
-  /** Shows what can be done with a new text. */
+  /** Shows what can be done with a new text. A refusal stays until the text changes, not until it is read. */
   show() {
-    this.fields.check();
     this.showRemove();
     $("continue").disabled = !this.session.known.bytes.length;
   }
