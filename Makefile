@@ -9,6 +9,8 @@ ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 CACHE := _build/.jupyter_cache
 NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*' -not -path '*/_build/*')
+# A page that forces its execution ignores the cache, and runs while the pages are built.
+CACHED_APPENDICES := $(shell grep -L 'execution_mode: force' book/appendix-*.md)
 LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
@@ -58,7 +60,7 @@ book: setup _build/.library _build/.results ## run the notebooks and build the p
 	@# Rebuild the list of notebooks: a deleted chapter would stop the run. Cached results are kept.
 	@echo y | $(ENV) jcache notebook --cache-path $(CACHE) clear --force > /dev/null
 	@$(ENV) jcache notebook --cache-path $(CACHE) add $(wildcard book/[0-9]*.ipynb) > /dev/null
-	@$(ENV) jcache notebook --cache-path $(CACHE) add --reader myst_nb_md $(wildcard book/appendix-*.md) > /dev/null
+	@$(ENV) jcache notebook --cache-path $(CACHE) add --reader myst_nb_md $(CACHED_APPENDICES) > /dev/null
 	@$(ENV) $(KERNEL) jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 600
 	@# Pages of files that were removed or renamed. The rest is up to date, and stays.
 	@find _build/html -maxdepth 1 -name '*.html' 2> /dev/null | while read -r page; do \

@@ -74,7 +74,7 @@ def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str
     for limit in MEMORY_LIMITS:
         rows = "row" if limit == 1 else "rows"
         yield [
-            f"`wiki-small`, its memory cut to {limit:,} {rows}",
+            f"`{NAMES['head']}`, its memory cut to {limit:,} {rows}",
             "",
             *bits(f"head, memory {limit}"),
         ]

@@ -15,9 +15,10 @@ class TextHistory {
     this.restart();
     field.addEventListener("keydown", (event) => this.key(event));
     field.addEventListener("beforeinput", (event) => {
-      if (!this.stepFor(event)) return;
+      const step = this.stepFor(event);
+      if (!step) return;
       event.preventDefault();
-      this.move(...this.stepFor(event));
+      this.move(...step);
     });
     field.addEventListener("input", (event) => {
       const step = this.stepFor(event);
