@@ -1,0 +1,96 @@
+"""The loop that coder and decoder share: one byte of each stream at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sharnn.compression.coder import Frequencies, Symbols
+from sharnn.compression.container import Header
+from sharnn.compression.prediction import Predictor
+from sharnn.exact.ring import MAX_ROWS
+from sharnn.model import SHARNN
+from sharnn.streams import cut_streams
+
+Content = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]  # (streams,)
+# Codes one symbol of each stream. It takes their frequencies, and when encoding the symbols, and
+# returns the symbols.
+SymbolCoder = Callable[[Frequencies, Symbols], Symbols]
+
+
+class Coding:
+    """The content of an archive on its way through the model.
+
+    Args:
+        model: the model.
+        header: of the archive.
+        content: (length,) the content; when decoding, zeros that are overwritten.
+        report: called with the number of bytes coded so far.
+    """
+
+    def __init__(
+        self,
+        model: SHARNN,
+        header: Header,
+        content: Content,
+        report: Callable[[int], None] | None = None,
+    ) -> None:
+        self.content, self.report = content, report
+        self.starts, self.lengths = cut_streams(header.length, header.num_streams)
+        self.longest = int(self.lengths[0])
+        self.steps_per_frame = header.steps_per_frame
+        self.model, self.coded = model, 0
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The predictor of all streams; an archive whose first frame is damaged needs none."""
+        # No stream fills more rows than it has bytes.
+        memory_limit = max(1, min(self.model.config.memory, self.longest, MAX_ROWS))
+        return Predictor(self.model, len(self.starts), memory_limit)
+
+    def frames(self) -> Iterator[range]:
+        """Yields the steps of each frame; a step is one byte of each stream."""
+        for start in range(0, self.longest, self.steps_per_frame):
+            yield range(start, min(start + self.steps_per_frame, self.longest))
+
+    def code(self, steps: range, code: SymbolCoder) -> bytes:
+        """Codes one frame.
+
+        Args:
+            steps: from `frames`, each once and in order.
+            code: encodes or decodes one byte of each stream.
+
+        Returns:
+            The bytes in the order in which they were coded.
+        """
+        coded = []
+        for step in steps:
+            positions = self.positions(step)
+            frequencies = self.predictor.next()[: len(positions)]
+            symbols = code(frequencies, self.content[positions].astype(np.int32))
+            self.content[positions] = symbols
+            if step + 1 < self.longest:
+                self.predictor.read(symbols)
+            coded.append(symbols)
+            self.coded += len(positions)
+            if self.report is not None:
+                self.report(self.coded)
+        return np.concatenate(coded).astype(np.uint8).tobytes()
+
+    def positions(self, step: int) -> Positions:
+        """Returns the positions in the content that a step codes, one per stream.
+
+        Lengths differ by at most 1, so only the last byte can be missing in some streams.
+        """
+        return self.starts[: int((self.lengths > step).sum())] + step
+
+    def intact(self, steps: int) -> list[range]:
+        """Returns the range of positions in each stream that the first ``steps`` steps code."""
+        return [
+            range(start, start + min(steps, length))
+            for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
+        ]
