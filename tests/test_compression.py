@@ -126,7 +126,7 @@ def test_the_lengths_of_the_codes_sum_to_the_archives_size(trained):
 
 
 def test_the_lengths_are_near_those_of_the_model(trained):
-    text = sample_bytes(6000)
+    text = sample_bytes(3000)
     lengths = bits_in_archive(trained, text, num_streams=1)[1:]
     expected = bits_of_bytes(trained, text, batch_size=1).numpy()
     assert abs(lengths.mean() - expected.mean()) < 0.02
@@ -248,16 +248,17 @@ def frames_of_600_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize("num_streams", [1, 3])
-def test_everything_before_the_damage_is_recovered(trained, frames_of_600_bytes, num_streams):
-    archive = compress(trained, TEXT, num_streams=num_streams)
-    assert recover(trained, archive).content == TEXT
+def test_everything_before_the_damage_is_recovered(frames_of_600_bytes, num_streams):
+    model = coding_model()
+    archive = compress(model, TEXT, num_streams=num_streams)
+    assert recover(model, archive).content == TEXT
     place = archive.index(frame_codes(archive)[2])  # 2 frames with 600 bytes each come before it
     damaged = bytearray(archive)
     damaged[place + 3] ^= 4
     with pytest.raises(InputError, match=r"damaged at byte [\d,]+; the 1,200 bytes before it can"):
-        decompress(trained, bytes(damaged))
+        decompress(model, bytes(damaged))
     for broken in (bytes(damaged), archive[: place + 3], archive[:place]):
-        recovered = recover(trained, broken)
+        recovered = recover(model, broken)
         assert recovered.num_restored == 1200
         assert recovered.length == len(TEXT)
         assert [len(part) for part in recovered.intact] == [1200 // num_streams] * num_streams
@@ -287,15 +288,16 @@ def test_stored_frames_before_the_damage_are_recovered(trained, monkeypatch):
     assert (recovered.content, recovered.intact) == (NOISE[:600], [range(600)])
 
 
-def test_frames_of_another_archive_or_another_place_are_noticed(trained, frames_of_600_bytes):
-    archive, other = compress(trained, TEXT), compress(trained, TEXT[1:] + b"!")
+def test_frames_of_another_archive_or_another_place_are_noticed(frames_of_600_bytes):
+    model = coding_model()
+    archive, other = compress(model, TEXT), compress(model, TEXT[1:] + b"!")
     first, second = (
         HEADER_BYTES + FRAME_OVERHEAD + len(frame_codes(each)[0]) for each in (archive, other)
     )
     with pytest.raises(InputError, match="damaged at byte 32"):
-        decompress(trained, archive[:HEADER_BYTES] + archive[first:])
+        decompress(model, archive[:HEADER_BYTES] + archive[first:])
     with pytest.raises(InputError, match=rf"at byte {first}|the predictions; the 600 bytes before"):
-        decompress(trained, archive[:first] + other[second:])
+        decompress(model, archive[:first] + other[second:])
 
 
 def test_the_error_for_another_model_names_the_fingerprint(model, trained):
@@ -465,7 +467,7 @@ def test_an_invalid_header_with_a_valid_checksum_is_rejected(trained, changes):
     header = Header(CODED, 8, len(TEXT), fingerprint(trained))
     forged = dataclasses.replace(header, **changes)
     frame = Frame(b"code", checksum(b"other")).to_bytes(forged, 0)
-    with pytest.raises(InputError, match=r"the archive is (truncated or )?invalid"):
+    with pytest.raises(InputError, match=r"the archive is (truncated|invalid)"):
         decompress(trained, forged.to_bytes() + frame)
 
 

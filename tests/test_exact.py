@@ -13,8 +13,9 @@ import torch
 from sharnn import InputError, Stepper, load
 from sharnn.attention import SingleHeadAttention
 from sharnn.corpora.sample import sample_bytes
-from sharnn.exact import products, ring, stepper
+from sharnn.exact import learning, products, ring, stepper
 from sharnn.exact.arithmetic import EXP, SIGMOID, exp, normalise, quantise
+from sharnn.exact.learning import LearningStepper
 from sharnn.exact.products import IntegerMatrix, multiply
 from sharnn.exact.ring import MAX_ROWS, IntegerRing
 from sharnn.exact.stepper import ExactStepper, exact_value_gate
@@ -210,3 +211,39 @@ def test_models_that_are_too_large_are_refused():
         model.output_bias[3] = math.nan
     with pytest.raises(InputError, match="output_bias contains NaN"):
         ExactStepper(model)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:3], *SHAPES[4:7], ALL_OPTIONS], ids=str)
+def test_gradients_are_those_of_autograd(fine, monkeypatch, shape):
+    def constant(self, *arguments):
+        output, weights = attend(self, *arguments)
+        return output.detach(), weights
+
+    attend = SingleHeadAttention.forward
+    monkeypatch.setattr(SingleHeadAttention, "forward", constant)
+    monkeypatch.setattr(learning, "LARGEST", 2.0**20)
+    monkeypatch.setattr(learning, "SIGMOID", stepper.SIGMOID)
+    monkeypatch.setattr(learning, "storage", lambda: np.float64)
+    model = small_model(**{"memory": 100, **shape, "dropout": 0.0}).double()
+    x = torch.randint(256, (3, 41), generator=torch.Generator().manual_seed(0))
+    exact = LearningStepper(model, 3)
+    for column in x[:, :20].numpy().T:
+        exact.step(column)
+    exact.gradients(x[:, 20].numpy())
+    for column in x[:, 20:40].numpy().T:
+        exact.step(column)
+    gradients = exact.gradients(x[:, 40].numpy())
+    _, state = model(x[:, :20])
+    logits, _ = model(x[:, 20:40], state)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 21:].flatten()).backward()
+    expected = {"embedding": model.embedding.weight.grad}
+    for number, block in enumerate(model.blocks):
+        expected[f"{number}.input"] = block.lstm.weight_ih_l0.grad
+        expected[f"{number}.recurrent"] = block.lstm.weight_hh_l0.grad
+        expected[f"{number}.expand"] = block.boom.expand.weight.grad
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        size = expected[name].abs().max()
+        torch.testing.assert_close(
+            torch.from_numpy(gradient), expected[name][: len(gradient)], rtol=0, atol=2e-3 * size
+        )

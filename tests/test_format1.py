@@ -23,7 +23,8 @@ from sharnn.compression.format1.coder import (
     to_frequencies,
 )
 from sharnn.compression.format1.container import CODED, LEARNED, LEARNED_ALL, STORED, Container
-from sharnn.compression.format1.prediction import LearningPredictor, reproducible
+from sharnn.compression.format1.prediction import LearningPredictor
+from sharnn.compression.settings import reproducible
 from sharnn.corpora.sample import sample_bytes
 from small import small_model
 

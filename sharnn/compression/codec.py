@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,7 @@ from sharnn.compression.container import (
 )
 from sharnn.compression.format1 import codec as format1
 from sharnn.compression.format1.container import VERSION as FORMAT_1
+from sharnn.compression.settings import reproducible
 from sharnn.errors import InputError
 from sharnn.io.console import Progress
 from sharnn.model import SHARNN, require_symbols
@@ -100,8 +101,7 @@ def compress(
         return format1.compress(model, content, num_streams, progress_bar=progress_bar)
     header = Header(CODED, num_streams, len(content), fingerprint(model))
     archive = header.to_bytes()
-    with _progress(len(content), progress_bar) as report:
-        coding = Coding(model, header, content, report)
+    with _coding(model, header, content, progress_bar) as coding:
         for number, steps in enumerate(coding.frames()):
             encoder = Encoder()
             coded = coding.code(steps, partial(_encode, encoder))
@@ -207,8 +207,7 @@ def recover(model: SHARNN, data: bytes, *, progress_bar: bool = False) -> Recove
         return _recover_stored(header, data)
     content = np.zeros(header.length, dtype=np.uint8)
     problem, steps_done, place = None, 0, HEADER_BYTES
-    with _progress(header.length, progress_bar) as report:
-        coding = Coding(model, header, content, report)
+    with _coding(model, header, content, progress_bar) as coding:
         try:
             for number, steps in enumerate(coding.frames()):
                 place = _restore_frame(coding, header, data, place, number, steps)
@@ -289,15 +288,16 @@ def bits_in_archive(
     if learn:
         return format1.bits_in_archive(model, content, num_streams)
     header = Header(CODED, num_streams, len(content), fingerprint(model))
-    coding, bits = Coding(model, header, content), []
+    bits = []
 
     def measure(frequencies: Frequencies, symbols: Symbols) -> Symbols:
         bits.append(code_lengths(frequencies, symbols))
         return symbols
 
     in_place = np.zeros(len(content))
-    for steps in coding.frames():
-        coding.code(steps, measure)
+    with _coding(model, header, content, progress_bar=False) as coding:
+        for steps in coding.frames():
+            coding.code(steps, measure)
     for step, each in enumerate(bits):
         in_place[coding.positions(step)] = each
     return in_place
@@ -335,10 +335,13 @@ def _checked(model: SHARNN) -> SHARNN:
 
 
 @contextlib.contextmanager
-def _progress(length: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    """Context manager: a function that reports the number of bytes coded, if it is shown."""
-    if not shown:
-        yield None
-        return
-    with Progress(length, rate_unit="B") as progress:
-        yield progress.update
+def _coding(
+    model: SHARNN, header: Header, content: Content, progress_bar: bool
+) -> Iterator[Coding]:
+    """Context manager: the content on its way through the model, with a progress bar if wanted."""
+    with reproducible():  # on one thread: the products of a step are too small to be shared
+        if not progress_bar:
+            yield Coding(model, header, content)
+            return
+        with Progress(header.length, rate_unit="B") as progress:
+            yield Coding(model, header, content, progress.update)

@@ -123,7 +123,7 @@ class Encoder:
             self._code.append(self._low // NARROW)
             self._low = self._low % NARROW * 256
             unit *= 256
-        return bytes(self._code)
+        return bytes(self._code).rstrip(b"\0")
 
 
 class Decoder:

@@ -125,11 +125,41 @@ def normalise(h: Array) -> Array:
         >>> normalise(np.array([[1.0, 3.0]])).round(6).tolist()
         [[-1.0, 1.0]]
     """
-    # h = a p, so LN(h) = (p - mean(p)) / sqrt(var(p) + eps / a^2)
+    centred, deviation, _ = _centre(h)
+    return np.divide(centred, deviation, out=centred)
+
+
+def _centre(h: Array) -> tuple[Array, Array, Array]:
+    """Returns (p - mean, deviation of p, a) for each vector h = a p with whole numbers p.
+
+    LN(h) = (p - mean(p)) / sqrt(var(p) + eps / a^2)
+    """
     p, a = quantise(h, LARGEST_IN_NORM)
     dim = h.shape[-1]
     mean = p.sum(axis=-1, keepdims=True) / dim
     variance = (p * p).sum(axis=-1, keepdims=True) / dim - mean * mean
     p -= mean
-    p /= np.sqrt(np.maximum(variance, 0) + LAYER_NORM_EPS / (a * a))
-    return p
+    return p, np.sqrt(np.maximum(variance, 0) + LAYER_NORM_EPS / (a * a)), a
+
+
+def normalise_backward(h: Array, grad: Array) -> Array:
+    """Returns the gradient of the input of `normalise`, with means of rounded products.
+
+    Args:
+        h: (streams, dim) the input.
+        grad: (streams, dim) the gradient of the output.
+
+    Example:
+        >>> grad = np.array([[1.0, 0.0, 0.0]])
+        >>> normalise_backward(np.array([[1.0, 2.0, 4.0]]), grad).round(3).tolist()
+        [[0.191, -0.286, 0.095]]
+    """
+    centred, deviation, a = _centre(h)
+    n = centred / deviation
+    # dh = (dn - mean(dn) - n mean(n dn)) / deviation
+    q, b = quantise(grad, LARGEST_IN_NORM)
+    k, c = quantise(n, LARGEST_IN_NORM)
+    dim = h.shape[-1]
+    mean = b * (q.sum(axis=-1, keepdims=True) / dim)
+    along = (b * c) * ((q * k).sum(axis=-1, keepdims=True) / dim)
+    return (grad - mean - n * along) / (a * deviation)

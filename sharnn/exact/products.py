@@ -89,6 +89,11 @@ class IntegerMatrix:
         self.numbers: Integers = numbers.numpy().astype(storage())
         self.scales: Array = scales[:, 0].double().numpy()
 
+    def replace(self, weight: Array) -> None:
+        """Takes another matrix of the same shape, (rows, columns)."""
+        self.numbers, scales = quantise(weight, LARGEST)  # (rows, columns), (rows, 1)
+        self.numbers, self.scales = self.numbers.astype(storage()), scales[:, 0]
+
     def __call__(self, x: Array) -> Array:
         """Maps (streams, columns) to (streams, rows); the vectors are quantised as well."""
         # W x = s a (q p)  with W = s q and x = a p
@@ -99,3 +104,13 @@ class IntegerMatrix:
     def rows(self, indices: npt.NDArray[np.int64]) -> Array:
         """Returns rows of the matrix, (indices, columns)."""
         return self.numbers[indices] * self.scales[indices, None]
+
+    def transposed(self, y: Array) -> Array:
+        """Maps (streams, rows) to (streams, columns): the product with the transposed matrix."""
+        # W' y = a (p q)  with W = s q and s y = a p
+        p, a = quantise(y * self.scales, LARGEST)
+        return np.asarray(multiply(p.astype(self.numbers.dtype), self.numbers) * a)
+
+    def weight(self) -> Array:
+        """Returns the matrix, (rows, columns)."""
+        return self.numbers * self.scales[:, None]

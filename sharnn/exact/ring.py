@@ -49,6 +49,16 @@ class IntegerRing:
         self.rows[:, place], self.scales[:, place] = p, a[:, 0]
         self.written += 1
 
+    def load(self, rows: Array) -> None:
+        """Replaces the content of all streams.
+
+        Args:
+            rows: (rows, dim), oldest row first, for each of them; only the newest M are kept.
+        """
+        p, a = quantise(rows[-self.limit :], LARGEST)
+        self.written = len(p)
+        self.rows[:, : len(p)], self.scales[:, : len(p)] = p, a[:, 0]
+
     def attend(self, q: Array) -> Array:
         """Returns softmax(q k') m for each stream, with m the stream's rows and k their keys.
 

@@ -25,7 +25,8 @@ from sharnn.compression.format1.container import (
     Container,
     checksum,
 )
-from sharnn.compression.format1.prediction import LearningPredictor, Predictor, reproducible
+from sharnn.compression.format1.prediction import LearningPredictor, Predictor
+from sharnn.compression.settings import reproducible
 from sharnn.errors import InputError
 from sharnn.io.console import Progress
 from sharnn.model import SHARNN

@@ -1,11 +1,8 @@
-"""Reproducible predictions, which coder and decoder compute to the last bit."""
+"""Predictions in float32, which coder and decoder compute alike on machines of one kind."""
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,61 +23,13 @@ LEARNING_RATE = 1.0
 LEARNING_RATE_OF_ALL = 0.3  # if the vectors learn too, as in archives of method 2
 MAX_GRADIENT_NORM = 1.0  # unusual data must not destroy the weights
 
-SETTINGS_LOCK = threading.RLock()
-# Since torch 2.9 each backend has its own precision setting, and the older function fails once the
-# new setting has been used.
-MATMUL_BACKEND = getattr(torch.backends.mkldnn, "matmul", None)
-FULL_PRECISION = "ieee" if MATMUL_BACKEND else "highest"
-
-
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """Context manager: settings under which the same operations give the same bits.
-
-    It uses one thread, because sums that threads share are rounded in a different order, and full
-    float32 precision without autocast. The settings apply to the whole process and are restored
-    afterwards. Other Python threads that enter the context meanwhile wait until it is left.
-
-    Example:
-        >>> with reproducible():
-        ...     torch.get_num_threads()
-        1
-    """
-    with SETTINGS_LOCK:
-        threads, precision = torch.get_num_threads(), _precision()
-        torch.set_num_threads(1)
-        _set_precision(FULL_PRECISION)
-        try:
-            with torch.autocast("cpu", enabled=False), torch.inference_mode(False):
-                yield
-        finally:
-            torch.set_num_threads(threads)
-            _set_precision(precision)
-
-
-def _precision() -> str:
-    """Returns the precision setting of float32 matrix products on the CPU."""
-    if not MATMUL_BACKEND:
-        return torch.get_float32_matmul_precision()
-    precision = str(MATMUL_BACKEND.fp32_precision)
-    # An inherited value must stay inherited: restored as the backend's own, it would no longer
-    # follow later changes of its source.
-    return "none" if precision == torch.backends.mkldnn.fp32_precision else precision
-
-
-def _set_precision(precision: str) -> None:
-    if MATMUL_BACKEND:
-        MATMUL_BACKEND.fp32_precision = precision
-    else:
-        torch.set_float32_matmul_precision(precision)
-
 
 class Predictor:
     """Predicts the next byte of each stream from all previous bytes of that stream.
 
     The first byte of a stream gets a uniform prediction, which costs 8 bits for 256 symbols. Coder
     and decoder make the same calls in turn: `next`, `read`, `next`, `read`, ... Use it inside
-    `reproducible`.
+    `sharnn.compression.settings.reproducible`.
 
     Args:
         model: the model; predictions are computed with a float32 copy of it on the CPU.
@@ -90,6 +39,7 @@ class Predictor:
     Example:
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
+        >>> from sharnn.compression.settings import reproducible
         >>> with reproducible():
         ...     predictor = Predictor(model, num_streams=2)
         ...     predictor.next().shape
@@ -135,6 +85,7 @@ class LearningPredictor(Predictor):
         >>> from sharnn.config import ModelConfig
         >>> model = SHARNN(ModelConfig(dim=8, boom_dim=32))
         >>> symbol = np.array([65], dtype=np.int32)
+        >>> from sharnn.compression.settings import reproducible
         >>> with reproducible():
         ...     predictor = LearningPredictor(model, num_streams=1)
         ...     for _ in range(200):

@@ -1,5 +1,5 @@
 // An arithmetic coder: a text becomes a number in an interval whose width is the product of all
-// probabilities. Its counterpart is sharnn/compression/coder.py; the codes of the two differ.
+// probabilities. Its twin is sharnn/compression/coder.py, which writes the same code.
 
 const TOTAL = 2 ** 24; // sum of the frequencies of one prediction
 const WHOLE = 2 ** 48; // width of the first interval; all products are exact in 53 bits
@@ -57,6 +57,7 @@ class Encoder {
       this.code.push(Math.floor(this.low / NARROW));
       this.low = (this.low % NARROW) * 256;
     }
+    while (this.code.at(-1) === 0) this.code.pop();
     return Uint8Array.from(this.code);
   }
 }
