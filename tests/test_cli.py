@@ -392,7 +392,6 @@ def test_a_compressed_file_is_restored_exactly(capfdbinary, excerpt, run, tmp_pa
     assert restored.read_bytes() == excerpt.read_bytes()
 
 
-@pytest.mark.usefixtures("constriction")
 def test_compression_uses_standard_input_and_output(text, run, tmp_path):
     content = text.read_bytes()[:300]
     words = [sys.executable, "-m", "sharnn"]
@@ -477,7 +476,6 @@ def test_what_comes_before_the_damage_is_recovered(
     ],
     ids=" ".join,
 )
-@pytest.mark.usefixtures("constriction")
 def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     model = (run / "best.safetensors").read_bytes()
@@ -510,7 +508,6 @@ def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch,
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("constriction")
 def test_invalid_compression_prints_one_line(
     capfdbinary, run, tmp_path, monkeypatch, words, message
 ):

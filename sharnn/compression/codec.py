@@ -16,6 +16,7 @@ from sharnn.compression.container import (
     CODED,
     FRAME_BYTES,
     HEADER_BYTES,
+    LEARNED,
     MAX_STREAMS,
     STORED,
     DamagedFrameError,
@@ -68,10 +69,8 @@ def compress(
     for the same number of streams; the first byte of each stream costs 8 bits. Data that would not
     get smaller are stored unchanged.
 
-    Predictions are computed in exact arithmetic, so an archive can be restored on every machine
-    and in a web page. With ``learn``, the archive has format 1, which is computed in float32: only
-    machines with the same processor and the same versions of torch and sharnn surely restore it,
-    and others raise an error.
+    Everything is computed in exact arithmetic, so an archive can be restored on every machine, and
+    without ``learn`` also in a web page.
 
     Args:
         model: the model, on the CPU; it does not change.
@@ -97,9 +96,7 @@ def compress(
         b'the same bytes'
     """
     model, content, num_streams = _prepare(model, data, num_streams)
-    if learn:
-        return format1.compress(model, content, num_streams, progress_bar=progress_bar)
-    header = Header(CODED, num_streams, len(content), fingerprint(model))
+    header = _header(model, content, num_streams, learn=learn)
     archive = header.to_bytes()
     with _coding(model, header, content, progress_bar) as coding:
         for number, steps in enumerate(coding.frames()):
@@ -107,6 +104,12 @@ def compress(
             coded = coding.code(steps, partial(_encode, encoder))
             archive += Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number)
     return min(archive, _store(header, content.tobytes()), key=len)
+
+
+def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool) -> Header:
+    """Returns the header of an archive that is coded with a model."""
+    method = CODED | LEARNED if learn else CODED
+    return Header(method, num_streams, len(content), fingerprint(model))
 
 
 def _store(header: Header, content: bytes) -> bytes:
@@ -285,9 +288,7 @@ def bits_in_archive(
         (4,)
     """
     model, content, num_streams = _prepare(model, data, num_streams)
-    if learn:
-        return format1.bits_in_archive(model, content, num_streams)
-    header = Header(CODED, num_streams, len(content), fingerprint(model))
+    header = _header(model, content, num_streams, learn=learn)
     bits = []
 
     def measure(frequencies: Frequencies, symbols: Symbols) -> Symbols:

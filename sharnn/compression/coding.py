@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sharnn.compression.coder import Frequencies, Symbols
-from sharnn.compression.container import Header
-from sharnn.compression.prediction import Predictor
+from sharnn.compression.container import LEARNED, Header
+from sharnn.compression.prediction import LearningPredictor, Predictor
 from sharnn.exact.ring import MAX_ROWS
 from sharnn.model import SHARNN
 from sharnn.streams import cut_streams
@@ -43,14 +43,15 @@ class Coding:
         self.starts, self.lengths = cut_streams(header.length, header.num_streams)
         self.longest = int(self.lengths[0])
         self.steps_per_frame = header.steps_per_frame
-        self.model, self.coded = model, 0
+        self.model, self.method, self.coded = model, header.method, 0
 
     @cached_property
     def predictor(self) -> Predictor:
         """The predictor of all streams; an archive whose first frame is damaged needs none."""
         # No stream fills more rows than it has bytes.
         memory_limit = max(1, min(self.model.config.memory, self.longest, MAX_ROWS))
-        return Predictor(self.model, len(self.starts), memory_limit)
+        kind = LearningPredictor if self.method & LEARNED else Predictor
+        return kind(self.model, len(self.starts), memory_limit)
 
     def frames(self) -> Iterator[range]:
         """Yields the steps of each frame; a step is one byte of each stream."""

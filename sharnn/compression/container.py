@@ -12,7 +12,9 @@ MAGIC = b"\x9dSHA"  # the first byte is not valid text, so no text file passes f
 # Increase it with every change that makes the same model predict other frequencies or read the
 # streams in another order.
 VERSION = 2
-STORED, CODED = 0, 1  # values of `Header.method`
+# Values of `Header.method`: the sum of `CODED` and of the others that apply, or `STORED`.
+STORED, CODED, LEARNED = 0, 1, 2
+METHODS = (STORED, CODED, CODED | LEARNED)
 MAX_STREAMS = 1024  # each stream has its own memory, and a forged header must not exhaust RAM
 FRAME_BYTES = 65_536  # of the content, in a frame
 
@@ -35,7 +37,8 @@ class Header:
     are the first bytes of SHA-256.
 
     Args:
-        method: 0 if the code is the content itself, 1 if it is coded with a model.
+        method: 0 if the code is the content itself, 1 if it is coded with a model, 3 if the model
+            also learned while coding.
         num_streams: number of streams that are coded in parallel.
         length: size of the content in bytes.
         fingerprint: of the model, see `sharnn.weights.fingerprint`.
@@ -80,9 +83,7 @@ class Header:
             raise InputError("the archive's header is damaged: its checksum does not match")
         _, _, method, num_streams, length, model = _HEADER.unpack(header)
         # The checksum matches, but a program other than sharnn may have computed it.
-        if method not in (STORED, CODED) or not 1 <= num_streams <= max(
-            1, min(length, MAX_STREAMS)
-        ):
+        if method not in METHODS or not 1 <= num_streams <= max(1, min(length, MAX_STREAMS)):
             raise InputError(
                 f"the archive is invalid: method {method}, {num_streams} streams, {length} bytes"
             )

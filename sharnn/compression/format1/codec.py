@@ -1,4 +1,4 @@
-"""Archives of format 1: made by a model that learns while coding, or by earlier versions."""
+"""Archives of format 1, which earlier versions wrote: they are restored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import numpy.typing as npt
 from sharnn.compression.format1.coder import (
     ROUNDING_HINT,
     Decoder,
-    Encoder,
     Frequencies,
     Symbols,
-    code_lengths,
     max_symbols,
 )
 from sharnn.compression.format1.container import (
     CODED,
-    LEARNED,
     LEARNED_ALL,
     STORED,
     Container,
@@ -31,48 +28,12 @@ from sharnn.errors import InputError
 from sharnn.io.console import Progress
 from sharnn.model import SHARNN
 from sharnn.streams import cut_streams
-from sharnn.weights import fingerprint, require_fingerprint
+from sharnn.weights import require_fingerprint
 
 Content = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]  # (streams,)
 # Codes one byte of each stream: takes its frequencies and its position, and returns it.
 SymbolCoder = Callable[[Frequencies, Positions], Symbols]
-
-
-def compress(
-    model: SHARNN, content: Content, num_streams: int, method: int = LEARNED, *, progress_bar: bool
-) -> bytes:
-    """Compresses bytes into an archive of format 1.
-
-    Everything is computed in float32 on one CPU thread, so that machines with the same processor
-    and the same versions of torch and sharnn compute the same probabilities. Others may round
-    differently; `decompress` then detects that a checksum does not match and raises an error. The
-    memory of a stream has at most as many rows as the stream has bytes.
-
-    Args:
-        model: the model, on the CPU; it does not change.
-        content: (bytes,).
-        num_streams: number of streams, at most the number of bytes.
-        method: what a copy of the model learns while coding, see `Container`.
-        progress_bar: show a progress bar on standard error.
-
-    Returns:
-        The archive: a header of 48 bytes, and the code.
-    """
-    encoder = Encoder()
-
-    def encode(frequencies: Frequencies, positions: Positions) -> Symbols:
-        symbols = content[positions].astype(np.int32)
-        encoder.write(symbols, frequencies)
-        return symbols
-
-    _code_streams(model, len(content), num_streams, method, encode, progress_bar)
-    payload = encoder.to_bytes()
-    if len(payload) >= len(content):
-        method, payload = STORED, content.tobytes()
-    return Container(
-        method, num_streams, len(content), fingerprint(model), checksum(content.tobytes()), payload
-    ).to_bytes()
 
 
 def decompress(model: SHARNN, data: bytes, *, progress_bar: bool) -> bytes:
@@ -107,24 +68,11 @@ def decompress(model: SHARNN, data: bytes, *, progress_bar: bool) -> bytes:
         content[positions] = symbols
         return symbols
 
-    _code_streams(model, archive.length, archive.num_streams, archive.method, decode, progress_bar)
+    code_streams(model, archive.length, archive.num_streams, archive.method, decode, progress_bar)
     restored = content.tobytes()
     if checksum(restored) != archive.checksum:
         raise InputError(f"the restored bytes do not match their checksum: {ROUNDING_HINT}")
     return restored
-
-
-def bits_in_archive(model: SHARNN, content: Content, num_streams: int) -> npt.NDArray[np.float64]:
-    """Returns the number of bits that each byte takes in an archive of a learning model."""
-    bits = np.zeros(len(content))
-
-    def measure(frequencies: Frequencies, positions: Positions) -> Symbols:
-        symbols = content[positions].astype(np.int32)
-        bits[positions] = code_lengths(frequencies, symbols)
-        return symbols
-
-    _code_streams(model, len(content), num_streams, LEARNED, measure, progress_bar=False)
-    return bits
 
 
 def _make_predictor(method: int, model: SHARNN, num_streams: int, memory_limit: int) -> Predictor:
@@ -135,7 +83,7 @@ def _make_predictor(method: int, model: SHARNN, num_streams: int, memory_limit: 
     return LearningPredictor(model, num_streams, memory_limit, only_matrices=only_matrices)
 
 
-def _code_streams(
+def code_streams(
     model: SHARNN,
     length: int,
     num_streams: int,

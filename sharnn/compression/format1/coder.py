@@ -31,7 +31,7 @@ def import_constriction() -> Any:
     Raises:
         InputError: it is not installed, or can't be imported.
     """
-    return import_optional("constriction", "compression")
+    return import_optional("constriction", "archives of format 1")
 
 
 def to_frequencies(logits: Tensor) -> Frequencies:
@@ -62,20 +62,6 @@ def to_frequencies(logits: Tensor) -> Frequencies:
     return frequencies.scatter_add_(1, likeliest, rest).numpy()
 
 
-def code_lengths(frequencies: Frequencies, symbols: Symbols) -> npt.NDArray[np.float64]:
-    """Returns the ideal code length of each symbol, (streams,) bits.
-
-    Args:
-        frequencies: (streams, vocab_size) from `to_frequencies`.
-        symbols: (streams,).
-
-    Example:
-        >>> code_lengths(np.array([[2.0**23, 2.0**22, 2.0**22]]), np.array([1], dtype=np.int32))
-        array([2.])
-    """
-    return -np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL)
-
-
 def max_symbols(code_bytes: int, vocab_size: int) -> int:
     """Returns the maximum number of symbols that a code of the given size can represent.
 
@@ -94,46 +80,14 @@ def max_symbols(code_bytes: int, vocab_size: int) -> int:
     return math.ceil(8 * (code_bytes + WORD_BYTES) / shortest)
 
 
-class Encoder:
-    """Encodes symbols, each in about -log2(frequency / 2^24) bits.
+class Decoder:
+    """Decodes symbols, given the same frequencies in the same order as when they were encoded.
 
     It wraps the range coder of `constriction`, which adds 1 to integers that sum to 2^24 - V.
     Therefore it receives each frequency minus 1.
 
-    Example:
-        >>> encoder = Encoder()
-        >>> frequencies = to_frequencies(torch.zeros(1, 4))
-        >>> for symbol in (3, 0, 2):
-        ...     encoder.write(np.array([symbol], dtype=np.int32), frequencies)
-        >>> decoder = Decoder(encoder.to_bytes())
-        >>> [int(decoder.read(frequencies)[0]) for _ in range(3)]
-        [3, 0, 2]
-    """
-
-    def __init__(self) -> None:
-        constriction = import_constriction()
-        self._coder = constriction.stream.queue.RangeEncoder()
-        self._family = constriction.stream.model.Categorical(lazy=True, perfect=False)
-
-    def write(self, symbols: Symbols, frequencies: Frequencies) -> None:
-        """Appends one symbol of each stream.
-
-        Args:
-            symbols: (streams,).
-            frequencies: (streams, vocab_size) from `to_frequencies`.
-        """
-        self._coder.encode(symbols, self._family, frequencies - 1)
-
-    def to_bytes(self) -> bytes:
-        """Returns the code so far, in whole little-endian words of 4 bytes."""
-        return self._coder.get_compressed().astype("<u4").tobytes()
-
-
-class Decoder:
-    """Decodes the symbols of an `Encoder`, given the same frequencies in the same order.
-
     Args:
-        code: from `Encoder.to_bytes`.
+        code: whole little-endian words of 4 bytes.
 
     Raises:
         InputError: the size of ``code`` is not a multiple of 4 bytes.
@@ -153,8 +107,8 @@ class Decoder:
         """Returns the next symbol of each stream.
 
         Args:
-            frequencies: (streams, vocab_size), the same as in `Encoder.write`; others give wrong
-                symbols.
+            frequencies: (streams, vocab_size), see `to_frequencies`; others than those of the
+                encoder give wrong symbols.
 
         Returns:
             (streams,).
