@@ -46,6 +46,11 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="keep training during compression: smaller output, but slower",
     )
+    parser.add_argument(
+        "--mix",
+        action="store_true",
+        help="mix the model's predictions with counts and matches in the file: smaller output",
+    )
 
     parser = commands.add(
         "decompress",
@@ -112,6 +117,7 @@ def run_compress(options: argparse.Namespace) -> int:
             content,
             num_streams=options.lanes,
             learn=options.learn,
+            mix=options.mix,
             progress_bar=not options.quiet,
         )
 

@@ -18,6 +18,7 @@ from sharnn.compression.container import (
     HEADER_BYTES,
     LEARNED,
     MAX_STREAMS,
+    MIXED,
     STORED,
     DamagedFrameError,
     Frame,
@@ -60,6 +61,7 @@ def compress(
     *,
     num_streams: int | None = None,
     learn: bool = False,
+    mix: bool = False,
     progress_bar: bool = False,
 ) -> bytes:
     """Compresses bytes into an archive that `decompress` restores with the same model.
@@ -70,7 +72,7 @@ def compress(
     get smaller are stored unchanged.
 
     Everything is computed in exact arithmetic, so an archive can be restored on every machine, and
-    without ``learn`` also in a web page.
+    without ``learn`` and ``mix`` also in a web page.
 
     Args:
         model: the model, on the CPU; it does not change.
@@ -78,6 +80,9 @@ def compress(
         num_streams: number of streams, 1 to 1024; None for `default_num_streams`.
         learn: keep training a copy of the model while coding and decoding, which gives a smaller
             archive and takes longer.
+        mix: mix the model's predictions with those of counts and of the longest match in the data
+            (see `sharnn.compression.mixing.Mixer`), which gives a smaller archive, by far if the
+            data are unlike the model's training text.
         progress_bar: show a progress bar on standard error.
 
     Returns:
@@ -86,8 +91,8 @@ def compress(
 
     Raises:
         InputError: ``data`` are not bytes or contain one that is outside the model's vocabulary,
-            ``num_streams`` is out of range, or the model is not on the CPU, has a single symbol or
-            has damaged weights.
+            ``num_streams`` is out of range, or the model is not on the CPU, has a single symbol (or
+            not 256, with ``mix``) or has damaged weights.
 
     Example:
         >>> from sharnn.config import ModelConfig
@@ -96,7 +101,7 @@ def compress(
         b'the same bytes'
     """
     model, content, num_streams = _prepare(model, data, num_streams)
-    header = _header(model, content, num_streams, learn=learn)
+    header = _header(model, content, num_streams, learn=learn, mix=mix)
     archive = header.to_bytes()
     with _coding(model, header, content, progress_bar) as coding:
         for number, steps in enumerate(coding.frames()):
@@ -106,9 +111,11 @@ def compress(
     return min(archive, _store(header, content.tobytes()), key=len)
 
 
-def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool) -> Header:
+def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, mix: bool) -> Header:
     """Returns the header of an archive that is coded with a model."""
-    method = CODED | LEARNED if learn else CODED
+    if mix and model.config.vocab_size != 256:
+        raise InputError(f"mixing needs a model with 256 symbols, not {model.config.vocab_size}")
+    method = CODED | LEARNED * learn | MIXED * mix
     return Header(method, num_streams, len(content), fingerprint(model))
 
 
@@ -269,12 +276,17 @@ def _decode(decoder: Decoder, frequencies: Frequencies, _: Symbols) -> Symbols:
 
 
 def bits_in_archive(
-    model: SHARNN, data: bytes, *, num_streams: int | None = None, learn: bool = False
+    model: SHARNN,
+    data: bytes,
+    *,
+    num_streams: int | None = None,
+    learn: bool = False,
+    mix: bool = False,
 ) -> npt.NDArray[np.float64]:
     """Returns the number of bits that each byte takes in an archive of `compress`.
 
     Args:
-        model, data, num_streams, learn: as in `compress`.
+        model, data, num_streams, learn, mix: as in `compress`.
 
     Returns:
         (bytes,): the code in the archive has as many bits as their sum, and a few for each frame.
@@ -288,7 +300,7 @@ def bits_in_archive(
         (4,)
     """
     model, content, num_streams = _prepare(model, data, num_streams)
-    header = _header(model, content, num_streams, learn=learn)
+    header = _header(model, content, num_streams, learn=learn, mix=mix)
     bits = []
 
     def measure(frequencies: Frequencies, symbols: Symbols) -> Symbols:
@@ -299,8 +311,9 @@ def bits_in_archive(
     with _coding(model, header, content, progress_bar=False) as coding:
         for steps in coding.frames():
             coding.code(steps, measure)
-    for step, each in enumerate(bits):
-        in_place[coding.positions(step)] = each
+    calls = 8 if mix else 1  # of `measure` for each step
+    for step in range(len(bits) // calls):
+        in_place[coding.positions(step)] = sum(bits[step * calls : (step + 1) * calls])
     return in_place
 
 

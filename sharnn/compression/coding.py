@@ -8,8 +8,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sharnn.compression.coder import Frequencies, Symbols
-from sharnn.compression.container import LEARNED, Header
+from sharnn.compression.coder import TOTAL, Frequencies, Symbols
+from sharnn.compression.container import LEARNED, MIXED, Header
+from sharnn.compression.logistic import ONE
+from sharnn.compression.mixing import Mixer
 from sharnn.compression.prediction import LearningPredictor, Predictor
 from sharnn.exact.ring import MAX_ROWS
 from sharnn.model import SHARNN
@@ -44,6 +46,7 @@ class Coding:
         self.longest = int(self.lengths[0])
         self.steps_per_frame = header.steps_per_frame
         self.model, self.method, self.coded = model, header.method, 0
+        self.mixer = Mixer(header.num_streams) if header.method & MIXED else None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -72,7 +75,7 @@ class Coding:
         for step in steps:
             positions = self.positions(step)
             frequencies = self.predictor.next()[: len(positions)]
-            symbols = code(frequencies, self.content[positions].astype(np.int32))
+            symbols = self._code_bytes(frequencies, self.content[positions].astype(np.int32), code)
             self.content[positions] = symbols
             if step + 1 < self.longest:
                 self.predictor.read(symbols)
@@ -81,6 +84,19 @@ class Coding:
             if self.report is not None:
                 self.report(self.coded)
         return np.concatenate(coded).astype(np.uint8).tobytes()
+
+    def _code_bytes(self, frequencies: Frequencies, known: Symbols, code: SymbolCoder) -> Symbols:
+        """Codes one byte of each stream, bit by bit if predictions are mixed."""
+        if self.mixer is None:
+            return code(frequencies, known)
+        self.mixer.start(frequencies)
+        symbols = np.zeros_like(known)
+        for shift in range(7, -1, -1):  # the highest bit first
+            ones = self.mixer.next() * (TOTAL // ONE)  # (streams,)
+            bits = code(np.stack([TOTAL - ones, ones], axis=1), known >> shift & 1)
+            self.mixer.update(bits)
+            symbols = 2 * symbols + bits
+        return symbols
 
     def positions(self, step: int) -> Positions:
         """Returns the positions in the content that a step codes, one per stream.

@@ -13,8 +13,8 @@ MAGIC = b"\x9dSHA"  # the first byte is not valid text, so no text file passes f
 # streams in another order.
 VERSION = 2
 # Values of `Header.method`: the sum of `CODED` and of the others that apply, or `STORED`.
-STORED, CODED, LEARNED = 0, 1, 2
-METHODS = (STORED, CODED, CODED | LEARNED)
+STORED, CODED, LEARNED, MIXED = 0, 1, 2, 4
+METHODS = (STORED, CODED, CODED | LEARNED, CODED | MIXED, CODED | LEARNED | MIXED)
 MAX_STREAMS = 1024  # each stream has its own memory, and a forged header must not exhaust RAM
 FRAME_BYTES = 65_536  # of the content, in a frame
 
@@ -37,8 +37,8 @@ class Header:
     are the first bytes of SHA-256.
 
     Args:
-        method: 0 if the code is the content itself, 1 if it is coded with a model, 3 if the model
-            also learned while coding.
+        method: 0 if the code is the content itself; otherwise the sum of 1, 2 if the model learned
+            while coding, and 4 if its predictions were mixed with those of counts and matches.
         num_streams: number of streams that are coded in parallel.
         length: size of the content in bytes.
         fingerprint: of the model, see `sharnn.weights.fingerprint`.
