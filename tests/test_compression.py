@@ -56,15 +56,20 @@ def coding_model(**changes):
     return model
 
 
-@given(data=st.binary(max_size=300), num_streams=st.integers(1, 9), learn=st.booleans())
-@example(data=b"", num_streams=1, learn=False)
-@example(data=b"", num_streams=3, learn=True)
-@example(data=b"x", num_streams=3, learn=False)
-@example(data=bytes(range(256)), num_streams=1, learn=False)
-@example(data=b"\0" * 600, num_streams=2, learn=False)
-@example(data=b"ab" * 400, num_streams=5, learn=True)
-def test_any_data_are_restored(model, data, num_streams, learn):
-    archive = compress(model, data, num_streams=num_streams, learn=learn)
+@given(
+    data=st.binary(max_size=300),
+    num_streams=st.integers(1, 9),
+    learn=st.booleans(),
+    mix=st.booleans(),
+)
+@example(data=b"", num_streams=1, learn=False, mix=False)
+@example(data=b"", num_streams=3, learn=True, mix=True)
+@example(data=b"x", num_streams=3, learn=False, mix=True)
+@example(data=bytes(range(256)), num_streams=1, learn=False, mix=False)
+@example(data=b"\0" * 600, num_streams=2, learn=False, mix=True)
+@example(data=b"ab" * 400, num_streams=5, learn=True, mix=False)
+def test_any_data_are_restored(model, data, num_streams, learn, mix):
+    archive = compress(model, data, num_streams=num_streams, learn=learn, mix=mix)
     assert decompress(model, archive) == data
     assert len(archive) <= len(data) + HEADER_BYTES + FRAME_OVERHEAD
 
@@ -114,13 +119,14 @@ def test_text_gets_smaller_and_learning_makes_it_smaller_still(trained):
     assert decompress(trained, learned) == text
 
 
-@pytest.mark.parametrize("learn", [False, True])
-def test_the_lengths_of_the_codes_sum_to_the_archives_size(trained, learn):
-    lengths = bits_in_archive(trained, TEXT, num_streams=3, learn=learn)
-    size = len(compress(trained, TEXT, num_streams=3, learn=learn)) - HEADER_BYTES - FRAME_OVERHEAD
+@pytest.mark.parametrize("options", [{}, {"learn": True}, {"mix": True}], ids=str)
+def test_the_lengths_of_the_codes_sum_to_the_archives_size(trained, options):
+    lengths = bits_in_archive(trained, TEXT, num_streams=3, **options)
+    size = len(compress(trained, TEXT, num_streams=3, **options)) - HEADER_BYTES - FRAME_OVERHEAD
     assert -0.01 <= size - lengths.sum() / 8 < 1.01
-    firsts = cut_streams(len(TEXT), 3)[0]
-    np.testing.assert_allclose(lengths[firsts], 8, atol=1e-3)
+    if "mix" not in options:
+        firsts = cut_streams(len(TEXT), 3)[0]
+        np.testing.assert_allclose(lengths[firsts], 8, atol=1e-3)
 
 
 def test_the_lengths_are_near_those_of_the_model(trained):
@@ -387,6 +393,18 @@ def test_a_model_with_a_single_symbol_is_rejected():
 def test_a_byte_outside_the_vocabulary_is_rejected():
     with pytest.raises(InputError, match="contains byte 200, but the model has 128 symbols"):
         compress(small_model(vocab_size=128), bytes([200]))
+
+
+def test_mixing_makes_text_of_any_kind_smaller(trained):
+    for data in (sample_bytes(3000), TEXT[:700] * 4, bytes(range(100, 140)) * 60):
+        fixed, mixed = compress(trained, data), compress(trained, data, mix=True)
+        assert len(mixed) < len(fixed)
+        assert decompress(trained, mixed) == data
+
+
+def test_mixing_needs_a_model_of_bytes():
+    with pytest.raises(InputError, match="mixing needs a model with 256 symbols, not 128"):
+        compress(small_model(vocab_size=128), b"abc", mix=True)
 
 
 def test_a_model_with_a_smaller_vocabulary():

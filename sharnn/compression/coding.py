@@ -94,7 +94,7 @@ class Coding:
         for shift in range(7, -1, -1):  # the highest bit first
             ones = self.mixer.next() * (TOTAL // ONE)  # (streams,)
             bits = code(np.stack([TOTAL - ones, ones], axis=1), known >> shift & 1)
-            self.mixer.update(bits)
+            self.mixer.update(bits.astype(np.int64))
             symbols = 2 * symbols + bits
         return symbols
 

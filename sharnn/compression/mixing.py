@@ -84,7 +84,7 @@ class Mixer:
         points = squash(UNIT * (np.arange(NUM_POINTS) - NUM_POINTS // 2))
         self._final = np.tile((points << FINAL_SHIFT).astype(np.int32), 256 * NODES)
 
-    def start(self, frequencies: npt.NDArray[np.float64]) -> None:
+    def start(self, frequencies: npt.NDArray[np.int64]) -> None:
         """Begins a byte.
 
         Args:
@@ -183,7 +183,7 @@ class Mixer:
             self._final[nearest] = p + (((bits << (16 + FINAL_SHIFT)) - p) >> FINAL_SHIFT)
 
 
-def _node_inputs(frequencies: npt.NDArray[np.float64]) -> Integers:
+def _node_inputs(frequencies: npt.NDArray[np.int64]) -> Integers:
     """Returns the stretched probability of a 1 bit at each node, (streams, NODES)."""
     tree = np.empty((len(frequencies), 2 * NODES), dtype=np.int64)
     tree[:, NODES:] = frequencies
