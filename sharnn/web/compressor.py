@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharnn.exact.stepper import ExactStepper
 from sharnn.web.model_page import ModelPage
+from sharnn.web.scripts import worker_source
+from sharnn.weights import fingerprint
 
 
 class CompressorPage(ModelPage):
@@ -30,7 +37,16 @@ class CompressorPage(ModelPage):
     )
 
     def _payload(self) -> dict[str, Any]:
-        """Returns the data of the page, with the size of the model for comparison."""
-        content = super()._payload()
-        content["parameters"] = self.model.parameter_count()
-        return content
+        """Returns the data of the page, with what archives need, and the size of the model."""
+        return {
+            **super()._payload(),
+            "worker": worker_source(exact=True),
+            "fingerprint": list(fingerprint(self.given)),
+            "parameters": self.model.parameter_count(),
+        }
+
+    def _logits(self, limit: int | None = None) -> Tensor:
+        """Returns the logits after each byte of the prepared text, (time, 256)."""
+        stepper = ExactStepper(self.given, memory_limit=limit)
+        logits = [stepper.step(np.array([symbol])) for symbol in self.text]
+        return torch.from_numpy(np.concatenate(logits))

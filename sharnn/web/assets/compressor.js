@@ -86,7 +86,7 @@ class Compressor {
     const { bytes } = known;
     if (bytes.length) this.choose(Math.min(this.toChoose ?? 0, bytes.length - 1));
     if (known === this.session.example) return;
-    const { code } = await this.session.request("encode");
+    const { code } = await this.session.request("encode", { fingerprint: this.payload.fingerprint });
     if (this.known !== known) return;
     this.code = code;
     this.showCode();
