@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-import archives
 from browser import needs_browser
 from model_pages import (
     HOSTILE,
@@ -18,6 +17,7 @@ from model_pages import (
     until,
     wait,
 )
+from sharnn.compression.codec import bits_in_archive
 from sharnn.web.compressor import CompressorPage
 from sharnn.web.page import asset
 from small import small_model
@@ -62,7 +62,7 @@ def bits(page):
 
 
 def test_the_prepared_text_is_measured_before_the_model_runs(page, model):
-    expected = archives.bits(model, TEXT.encode())
+    expected = bits_in_archive(model, TEXT.encode(), num_streams=1)
     np.testing.assert_allclose(bits(page), expected, rtol=1e-3, atol=1e-3)
     size = round(expected.sum() / 8 + 2)
     expect(page.locator("#bars")).to_contain_text(f"small{size} bytes,")
@@ -92,7 +92,7 @@ def test_a_typed_text_has_the_bits_of_an_archive_and_is_restored(page, model, te
     text = text.replace("\r", "\n")  # a field has no other line ends
     type_text(page, text)
     wait_for_code(page)
-    expected = archives.bits(model, text.encode())
+    expected = bits_in_archive(model, text.encode(), num_streams=1)
     np.testing.assert_allclose(bits(page), expected, rtol=1e-12)
     size = page.evaluate("sharnn.code.length")
     assert abs(size - expected.sum() / 8) < 1.01

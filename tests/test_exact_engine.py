@@ -7,21 +7,24 @@ import json
 import numpy as np
 import pytest
 
-import archives
 from browser import needs_browser, open_browser
-from sharnn import load
+from sharnn import compress, decompress, load
 from sharnn.checkpoint import to_bytes
+from sharnn.compression import codec, container
+from sharnn.compression.coder import to_frequencies
+from sharnn.compression.container import CODED, STORED, Header
 from sharnn.corpora.sample import sample_bytes
 from sharnn.exact.stepper import ExactStepper
 from sharnn.web.page import asset
 from sharnn.web.scripts import EXACT, WORKER, kernels, web_file
 from sharnn.weights import fingerprint
-from small import small_model
+from small import favour, small_model
 from test_exact import GOLDEN, SHAPES
 from test_exact import digest as digest_of
 
 pytestmark = [pytest.mark.slow, *needs_browser]
 
+TEXT = b"abcabd abcabd <b>caf\xc3\xa9</b>\n" * 12
 HARNESS = """
 const toBase64 = (array) => {
   const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
@@ -72,7 +75,7 @@ def page():
 
 @pytest.fixture(scope="module")
 def model():
-    return small_model(shifted_keys=True, lstm_skip=0.5)
+    return favour(small_model(shifted_keys=True, lstm_skip=0.5), TEXT)
 
 
 def encode(data):
@@ -139,9 +142,9 @@ def test_frequencies(page):
     sharp = np.array([0, 1, 5, 30, 1000])[:, None]
     logits = np.concatenate([sharp * rng.normal(size=(5, 256)), np.zeros((1, 256))])
     found = page.evaluate(f"{logits.tolist()}.map((row) => Array.from(toFrequencies(row)))")
-    assert (np.array(found) == archives.frequencies(logits)).all()
+    assert (np.array(found) == to_frequencies(logits)).all()
     found = page.evaluate("Array.from(toFrequencies([0, 3, 3]))")
-    assert found == archives.frequencies(np.array([[0.0, 3.0, 3.0]]))[0].tolist()
+    assert found == to_frequencies(np.array([[0.0, 3.0, 3.0]]))[0].tolist()
 
 
 def test_sha256(page):
@@ -154,80 +157,73 @@ def test_sha256(page):
     assert page.evaluate(request) == expected
 
 
-TEXT = b"abcabd abcabd <b>caf\xc3\xa9</b>\n" * 12
-
-
 def test_python_opens_what_the_page_packs(page):
-    model = load("wiki-small")
-    content = sample_bytes(400)
+    model, content = load("wiki-small"), sample_bytes(400)
     archive = pack(page, model, content)
-    assert archive == archives.pack(model, content, 1)
+    assert archive == compress(model, content, num_streams=1)
     assert len(archive) < len(content) / 2
-    assert archives.unpack(model, archive) == content
+    assert decompress(model, archive) == content
     assert unpack(page, model, archive) == (content, "")
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(range(256))], ids=len)
 def test_what_would_not_get_smaller_is_stored(page, model, content):
     archive = pack(page, model, content)
-    assert archive[5] == 0
+    assert Header.from_bytes(archive).method == STORED
     assert len(archive) == 32 + (20 + len(content) if content else 0)
-    assert archives.unpack(model, archive) == content
+    assert decompress(model, archive) == content
     assert unpack(page, model, archive) == (content, "")
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 7, 100])
 def test_the_page_opens_what_python_packs(page, model, lanes):
-    assert unpack(page, model, archives.pack(model, TEXT, lanes)) == (TEXT, "")
+    archive = compress(model, TEXT, num_streams=lanes)
+    assert Header.from_bytes(archive).method == CODED
+    assert unpack(page, model, archive) == (TEXT, "")
 
 
-def test_archives_of_several_frames(page, monkeypatch):
+def test_archives_of_several_frames(page, model, monkeypatch):
     """Frames are shorter here, so that a short text has several."""
-    model, text = load("wiki-small"), sample_bytes(240)
-    monkeypatch.setattr(archives, "FRAME", 100)
+    for module in (container, codec):
+        monkeypatch.setattr(module, "FRAME_BYTES", 100)
     script = "\n".join(asset(f"{name}.js") for name in (*WORKER, *EXACT))
     other = page.context.browser.new_page()
     other.set_content(f"<script>{script.replace('= 65536;', '= 100;')}{HARNESS}</script>")
-    archive = archives.pack(model, text, 1)
-    assert pack(other, model, text) == archive
-    assert unpack(other, model, archive) == (text, "")
-    three = archives.pack(model, text, 3)
-    assert unpack(other, model, three) == (text, "")
-    # Damage in the last frame: what came before it is there.
-    damaged = three[:-1] + bytes([three[-1] ^ 1])
-    content, problem = unpack(other, model, damaged)
-    assert "is damaged from byte" in problem
-    third = len(text) // 3
-    assert content == b"".join(text[k * third :][: len(content) // 3] for k in range(3))
-    assert 0 < len(content) < len(text)
-
-    content, problem = unpack(other, model, archive[:-1])
-    assert "is damaged from byte" in problem
-    assert text.startswith(content)
-    assert len(content) == len(text) // 100 * 100
+    archive = compress(model, TEXT, num_streams=1)
+    assert pack(other, model, TEXT) == archive
+    assert unpack(other, model, archive) == (TEXT, "")
+    three = compress(model, TEXT, num_streams=3)
+    assert unpack(other, model, three) == (TEXT, "")
+    stored = pack(other, model, bytes(range(250)))
+    assert unpack(other, model, stored) == (bytes(range(250)), "")
+    # What comes before a damage is there.
+    for damaged in (archive[:-1], three[:-1] + bytes([three[-1] ^ 1]), three[:200], stored[:-1]):
+        expected = codec.recover(model, damaged)
+        content, problem = unpack(other, model, damaged)
+        assert content == expected.content
+        assert problem == expected.problem.replace("the a", "The a", 1) + "."
     other.close()
 
 
 def test_damage_is_found(page, model):
-    archive = archives.pack(model, TEXT, 2)
+    archive = compress(model, TEXT, num_streams=2)
     for place in (0, 4, 5, 7, 9, 20, 31, 32, 35, 40, 50, 52, len(archive) - 1):
         damaged = archive[:place] + bytes([archive[place] ^ 64]) + archive[place + 1 :]
         content, problem = unpack(page, model, damaged)
         assert problem, place
         assert content == b""
-    assert unpack(page, model, archive[:-1]) == (b"", "The archive is damaged from byte 33 on.")
-    content, problem = unpack(page, model, archive + b"more")
-    assert content == TEXT
-    assert problem == f"The archive is followed by other bytes, from byte {len(archive) + 1} on."
+    damaged = "The archive is truncated or damaged at byte 32."
+    assert unpack(page, model, archive[:-1]) == (b"", damaged)
+    problem = f"Other bytes follow the archive, from byte {len(archive)} on."
+    assert unpack(page, model, archive + b"more") == (TEXT, problem)
 
 
 def signed(model, **changes):
-    """Returns an archive whose header differs from a usual one, with its checksum."""
-    start = bytearray(archives.header(model, 9, 1)[:24])
+    """Returns the header of an archive with some bytes changed, and its checksum."""
+    start = bytearray(Header(CODED, 1, 9, fingerprint(model)).to_bytes()[:24])
     for name, value in changes.items():
-        place = {"format": 4, "method": 5, "lanes": 6, "fingerprint": 16}[name]
-        start[place] = value
-    return bytes(start) + archives.digest(bytes(start))
+        start[{"format": 4, "method": 5, "lanes": 6, "length": 13}[name]] = value
+    return bytes(start) + container.checksum(bytes(start))
 
 
 def test_what_a_page_does_not_open(page, model):
@@ -237,17 +233,21 @@ def test_what_a_page_does_not_open(page, model):
         return problem
 
     assert refusal(b"") == refusal(b"text") == "This is not an archive of sharnn."
-    assert (
-        refusal(signed(model, format=1))
-        == "The archive has format 1, and this page opens format 2."
-    )
+    assert "has format 1, and this page opens format 2" in refusal(signed(model, format=1))
     assert "kept learning" in refusal(signed(model, method=3))
     assert "mixes the model" in refusal(signed(model, method=5))
     assert "unknown method 9" in refusal(signed(model, method=9))
     assert "10 lanes" in refusal(signed(model, lanes=10))
     assert "0 lanes" in refusal(signed(model, lanes=0))
-    assert "another model" in refusal(archives.header(small_model(), 9, 1))
+    assert "another model" in refusal(Header(CODED, 1, 9, fingerprint(small_model())).to_bytes())
     assert "in its first 32 bytes" in refusal(signed(model)[:20])
-    assert "from byte 33 on" in refusal(signed(model))
-    assert "from byte 33 on" in refusal(archives.header(model, 2**64 - 1, 1000))
-    assert "65535 lanes" in refusal(archives.header(model, 2**40, 65535))
+    assert "most of it is missing" in refusal(signed(model))
+    assert "most of it is missing" in refusal(signed(model, length=1) + bytes(1000))
+    assert "at byte 32" in refusal(signed(model) + bytes(20))
+
+
+def test_lanes_for_which_a_page_has_too_little_memory(page, model):
+    big = small_model(memory=2**16)
+    header = Header(CODED, 1024, 2**26, fingerprint(big)).to_bytes()
+    _, problem = unpack(page, big, header + bytes(20 * 1024))
+    assert "has 1024 lanes, for which a page has too little memory" in problem

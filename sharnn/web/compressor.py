@@ -47,6 +47,7 @@ class CompressorPage(ModelPage):
 
     def _logits(self, limit: int | None = None) -> Tensor:
         """Returns the logits after each byte of the prepared text, (time, 256)."""
-        stepper = ExactStepper(self.given, memory_limit=limit)
+        memory = min(limit or self.model.config.memory, len(self.text))
+        stepper = ExactStepper(self.given, memory_limit=memory)
         logits = [stepper.step(np.array([symbol])) for symbol in self.text]
         return torch.from_numpy(np.concatenate(logits))

@@ -13,7 +13,10 @@ const [STORED, CODED, LEARNED, MIXED] = [0, 1, 2, 4]; // the method is a sum of 
 const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 20;
 const CHECKSUM_BYTES = 8;
+const MAX_LANES = 1024;
 const FRAME_CONTENT = 65536; // bytes, or one step if there are more lanes
+
+const isArchive = (bytes) => MAGIC.every((byte, i) => bytes[i] === byte);
 
 /** An archive that can't be opened; the message is one line for the reader. */
 class Refusal extends Error {}
@@ -58,14 +61,18 @@ class Lanes {
     return Math.min(step, this.shortest) * this.count + (step > this.shortest ? this.longer : 0);
   }
 
-  /** Returns the lanes one after the other, from their first bytes in the order in which they are coded. */
+  /**
+   * Returns the content in place, from bytes in the order in which they are coded, and the number of its
+   * bytes before the first gap. If the lanes are not complete, there are zeros between them.
+   */
   arrange(coded) {
-    const content = new Uint8Array(coded.length);
-    let place = 0;
-    for (let lane = 0; lane < this.count; lane++) {
-      for (let i = lane; i < coded.length; i += this.count) content[place++] = coded[i];
-    }
-    return content;
+    const sizes = Array.from(
+      { length: this.count }, (_, lane) => Math.max(0, Math.ceil((coded.length - lane) / this.count)));
+    const starts = sizes.map((_, lane) => lane * this.shortest + Math.min(lane, this.longer));
+    const content = new Uint8Array(Math.max(0, ...sizes.map((size, lane) => size && starts[lane] + size)));
+    coded.forEach((byte, i) => (content[starts[i % this.count] + Math.floor(i / this.count)] = byte));
+    const whole = content.length === coded.length;
+    return { content, usable: whole ? content.length : sizes[0] };
   }
 }
 
@@ -106,11 +113,11 @@ function* pack(content, lane, fingerprint) {
   return makeArchive(content, codes, fingerprint);
 }
 
-/** Returns the header of an archive: { header, method, lanes, length }. */
+/** Returns the parts of the header of an archive: { header, method, lanes, length }. */
 function readHeader(archive, fingerprint) {
-  if (!MAGIC.every((byte, i) => archive[i] === byte)) throw new Refusal("This is not an archive of sharnn.");
+  if (!isArchive(archive) || archive.length === MAGIC.length) throw new Refusal("This is not an archive of sharnn.");
   if (archive[4] !== FORMAT) {
-    throw new Refusal(`The archive has format ${archive[4] ?? "?"}, and this page opens format ${FORMAT}.`);
+    throw new Refusal(`The archive has format ${archive[4]}, and this page opens format ${FORMAT}: use sharnn decompress.`);
   }
   const header = archive.slice(0, HEADER_BYTES);
   const sumStart = HEADER_BYTES - CHECKSUM_BYTES;
@@ -128,16 +135,23 @@ function readHeader(archive, fingerprint) {
     throw new Refusal("This archive mixes the model with other predictions: open it with sharnn decompress.");
   }
   if (method > CODED) throw new Refusal(`The archive has the unknown method ${method}.`);
-  if (lanes < 1 || lanes > Math.max(1, length)) throw new Refusal(`The archive is invalid: ${lanes} lanes.`);
+  if (lanes < 1 || lanes > Math.max(1, Math.min(length, MAX_LANES))) {
+    throw new Refusal(`The archive is invalid: it has ${lanes} lanes.`);
+  }
   if (method === CODED && !areEqual(header.subarray(16, sumStart), fingerprint)) {
     throw new Refusal("The archive was packed with another model.");
+  }
+  // A forged length must not exhaust the memory.
+  if (length > Math.floor((archive.length - HEADER_BYTES) / FRAME_HEADER_BYTES) * FRAME_CONTENT) {
+    throw new Refusal("The archive is truncated: most of it is missing.");
   }
   return { header, method, lanes, length };
 }
 
 /**
- * Opens an archive. Yields the number of bytes restored so far, and returns { content, problem }: if
- * there is a problem, the content is what came before it in each lane.
+ * Opens an archive. Yields the number of bytes restored so far, and returns { content, usable, length,
+ * problem }: if there is a problem, the content is what came before it in each lane, of which the first
+ * `usable` bytes are without a gap.
  *
  * @param open  returns lanes of a model: as many as the first argument says, and not longer than the second
  */
@@ -161,20 +175,20 @@ function* unpack(archive, fingerprint, open) {
         for (let lane = 0; lane < lanes.at(step); lane++) {
           const symbol = decoder.read(models[lane].frequencies);
           content[done++] = symbol;
-          models[lane].read(symbol);
+          if (step + 1 < lanes.steps) models[lane].read(symbol);
           yield lanes.before(first) + done;
         }
       }
     }
     if (!frame || content.length !== size || !areEqual(checksum(content), frame.sum)) {
-      problem = `The archive is damaged from byte ${place + 1} on.`;
+      problem = `The archive is truncated or damaged at byte ${place}.`;
       break;
     }
     restored.push(content);
     place = frame.end;
   }
-  if (!problem && place < archive.length) problem = `The archive is followed by other bytes, from byte ${place + 1} on.`;
-  return { content: lanes.arrange(join(restored)), problem, length, lanes: count };
+  if (!problem && place < archive.length) problem = `Other bytes follow the archive, from byte ${place} on.`;
+  return { ...lanes.arrange(join(restored)), length, problem };
 }
 
 /** Returns a frame: { code, sum, end }, with the checksum of its content; null if it is damaged. */

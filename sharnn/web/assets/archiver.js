@@ -2,6 +2,7 @@
 // machines make the same archives.
 
 const MOST_MEMORY = 2 ** 30; // bytes, for the lanes of an archive
+const MAX_ROWS = 100_000; // whose weighted sum is exact, see sharnn/exact/ring.py
 const LANE_BYTES = 2 ** 16; // about the size of a lane without its memory
 
 /** A text that is read with exact steps. */
@@ -98,7 +99,7 @@ class Archiver extends Reader {
 /** Returns a number of lanes with a model of their own, of at most `longest` bytes each. */
 function openLanes({ file, kernels }, count, longest) {
   const model = new ModelFile(file);
-  const limit = Math.max(1, Math.min(model.config.memory, longest));
+  const limit = Math.max(1, Math.min(model.config.memory, longest, MAX_ROWS));
   const capacity = Math.max(1, Math.min(2 * limit, longest));
   const size = count * ExactStream.size(model.config, capacity);
   if (size + count * LANE_BYTES > MOST_MEMORY) {
