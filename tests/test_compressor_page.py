@@ -65,7 +65,7 @@ def test_the_prepared_text_is_measured_before_the_model_runs(page, model):
     expected = bits_in_archive(model, TEXT.encode(), num_streams=1)
     np.testing.assert_allclose(bits(page), expected, rtol=1e-3, atol=1e-3)
     size = round(expected.sum() / 8 + 2)
-    expect(page.locator("#bars")).to_contain_text(f"small{size} bytes,")
+    expect(page.locator("#bars")).to_contain_text(f"small, code only{size} bytes,")
     expect(page.locator("#bars")).to_contain_text("than gzip's code")
     assert page.locator("#restore").is_disabled()
     assert "Not counted: the model itself" in page.locator("#counted").inner_text()
@@ -96,7 +96,7 @@ def test_a_typed_text_has_the_bits_of_an_archive_and_is_restored(page, model, te
     np.testing.assert_allclose(bits(page), expected, rtol=1e-12)
     size = page.evaluate("sharnn.code.length")
     assert abs(size - expected.sum() / 8) < 1.01
-    expect(page.locator("#bars")).to_contain_text(f"small{size + 2} bytes,")
+    expect(page.locator("#bars")).to_contain_text(f"small, code only{size + 2} bytes,")
     assert restore(page) == "Restored: identical."
     page.check("#damage")
     assert "and then another text" in restore(page)

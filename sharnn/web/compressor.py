@@ -28,12 +28,14 @@ class CompressorPage(ModelPage):
     """
 
     kind = "compressor"
+    scripts = ("archives",)
     title = "Compressor"
     notes = (
         "Bits: -log2 of the probability that the model gave to the byte that came. The first byte "
         "has no context and costs 8 bits.",
-        "gzip is computed by the browser, at its default level. Codes of this page are not "
-        "archives of the command sharnn compress, which have a header with checksums.",
+        "gzip is computed by the browser, at its default level.",
+        "The model is computed in whole numbers and single IEEE 754 operations, so every machine "
+        "gets the same predictions to the last bit. Otherwise none could open another's archives.",
     )
 
     def _payload(self) -> dict[str, Any]:

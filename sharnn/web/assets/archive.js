@@ -98,7 +98,7 @@ function makeArchive(content, codes, fingerprint) {
   return join([header, ...frames]);
 }
 
-/** Packs a content. Yields the number of bytes coded so far, and returns the archive. */
+/** Packs a content. Yields the share that is coded so far, and returns the archive. */
 function* pack(content, lane, fingerprint) {
   const codes = [];
   for (let start = 0; start < content.length; start += FRAME_CONTENT) {
@@ -106,7 +106,7 @@ function* pack(content, lane, fingerprint) {
     for (let i = start; i < Math.min(start + FRAME_CONTENT, content.length); i++) {
       encoder.write(lane.frequencies, content[i]);
       lane.read(content[i]);
-      yield i + 1;
+      yield (i + 1) / content.length;
     }
     codes.push(encoder.finish());
   }
@@ -149,7 +149,7 @@ function readHeader(archive, fingerprint) {
 }
 
 /**
- * Opens an archive. Yields the number of bytes restored so far, and returns { content, usable, length,
+ * Opens an archive. Yields the share that is restored so far, and returns { content, usable, length,
  * problem }: if there is a problem, the content is what came before it in each lane, of which the first
  * `usable` bytes are without a gap.
  *
@@ -176,7 +176,7 @@ function* unpack(archive, fingerprint, open) {
           const symbol = decoder.read(models[lane].frequencies);
           content[done++] = symbol;
           if (step + 1 < lanes.steps) models[lane].read(symbol);
-          yield lanes.before(first) + done;
+          yield (lanes.before(first) + done) / length;
         }
       }
     }

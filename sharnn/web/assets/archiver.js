@@ -79,13 +79,13 @@ class Archiver extends Reader {
     yield { symbols: part };
   }
 
-  /** Packs a content of any length. Each part has the number of bytes packed, and the last the archive. */
+  /** Packs a content of any length. Each part has the share that is packed, and the last the archive. */
   async *pack({ content, fingerprint, ...model }) {
     const [lane] = openLanes(model, 1, content.length);
     return { archive: yield* report(pack(content, lane, fingerprint)) };
   }
 
-  /** Opens an archive. Each part has the number of bytes restored, and the last the content. */
+  /** Opens an archive. Each part has the share that is restored, and the last the content. */
   async *unpack({ archive, fingerprint, ...model }) {
     try {
       return yield* report(unpack(archive, fingerprint, (...size) => openLanes(model, ...size)));
@@ -109,13 +109,13 @@ function openLanes({ file, kernels }, count, longest) {
   return Array.from({ length: count }, () => new Lane(weights, limit, capacity));
 }
 
-/** Passes on the numbers of bytes that a generator yields, but only some times a second. */
+/** Passes on the shares that a generator yields, but only some times a second. */
 function* report(steps) {
   let started = performance.now();
   let step = steps.next();
   for (; !step.done; step = steps.next()) {
     if (performance.now() - started <= SLICE) continue;
-    yield { done: step.value };
+    yield { share: step.value };
     started = performance.now();
   }
   return step.value;
