@@ -9,6 +9,7 @@ from browser import needs_browser
 from model_pages import HOSTILE, start, type_text, until
 from sharnn import compress, decompress
 from sharnn.web.compressor import CompressorPage
+from sharnn.web.page import frame
 from small import favour, small_model
 
 pytestmark = [pytest.mark.slow, *needs_browser]
@@ -147,6 +148,40 @@ def test_work_can_be_cancelled_with_the_keyboard(page):
     assert page.evaluate("document.activeElement.id") == "save"
     assert page.locator("#outcome").inner_text() == ""
     assert save(page)[0] == "text.txt.sha"
+
+
+def test_an_archive_is_chosen_with_the_keyboard(page, model):
+    asked = """() => {
+      document.getElementById("archive").onclick = (event) => {
+        event.preventDefault();
+        document.body.dataset.asked = "yes";
+      };
+    }"""
+    page.evaluate(asked)  # instead of the system's dialogue
+    page.focus("#open")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("body", "data-asked") == "yes"
+    found = open_archive(page, "g.txt.sha", compress(model, TEXT.encode()))
+    assert found.startswith("g.txt restored")
+    page.focus("#save-file")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert Path(download.value.path()).read_bytes() == TEXT.encode()
+
+
+def test_a_frame_in_another_page(browser, path, model, tmp_path):
+    """As in a chapter of the book."""
+    outer = tmp_path / "outer.html"
+    outer.write_text(frame(path.read_text(encoding="utf-8"), "Compressor", 1100), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(outer.as_uri())
+    inside = page.locator("iframe").content_frame
+    inside.locator("body[data-ready]").wait_for()
+    with page.expect_download(timeout=60_000) as download:
+        inside.locator("#save").click()
+    archive = Path(download.value.path()).read_bytes()
+    assert archive == compress(model, TEXT.encode(), num_streams=1)
+    page.close()
 
 
 def test_a_file_that_is_too_large(page):

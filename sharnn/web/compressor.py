@@ -18,7 +18,8 @@ class CompressorPage(ModelPage):
     """A page that codes a reader's text with the model's predictions, and decodes it again.
 
     It shows the bits of each byte, and the sizes of the code and of what gzip makes of the same
-    text. See `sharnn.web.model_page.ModelPage` for its arguments and methods.
+    text. It saves archives and opens those of `sharnn.compress`: both compute the same predictions
+    to the last bit. See `sharnn.web.model_page.ModelPage` for its arguments and methods.
 
     Example:
         >>> from sharnn import SHARNN, ModelConfig
