@@ -14,6 +14,7 @@ from sharnn.compression import codec, container
 from sharnn.compression.coder import to_frequencies
 from sharnn.compression.container import CODED, STORED, Header
 from sharnn.corpora.sample import sample_bytes
+from sharnn.exact.arithmetic import EXP, SIGMOID
 from sharnn.exact.stepper import ExactStepper
 from sharnn.web.page import asset
 from sharnn.web.scripts import EXACT, WORKER, kernels, web_file
@@ -135,6 +136,55 @@ def test_wiki_small_over_more_bytes_than_it_remembers(page):
     stepper = ExactStepper(model)
     expected = np.stack([stepper.step(x) for x in columns])
     assert digest_of(engine(page, web_file(model), columns)) == digest_of(expected)
+
+
+@pytest.mark.parametrize(("name", "table"), [("SIGMOID", SIGMOID), ("EXP", EXP)])
+def test_the_tables_are_those_of_python(page, name, table):
+    found = np.frombuffer(base64.b64decode(page.evaluate(f"toBase64({name}.values)")), "<f8")
+    assert (found == table.values).all()
+    assert (found[:-1] <= found[1:]).all()
+    low, high = found[0], found[-1]
+    assert page.evaluate(f"[-1e30, -99, 99, 1e30].map((x) => {name}.at(x))") == [
+        low,
+        low,
+        high,
+        high,
+    ]
+
+
+def test_numbers_are_rounded_to_even(page):
+    numbers = [0.5, 1.5, 2.5, -0.5, -1.5, 0.49999999999999994, 1e15 + 0.5, 3.0]
+    assert page.evaluate(f"{numbers}.map(rint)") == np.rint(numbers).tolist()
+
+
+PRODUCT = """
+({ rows, columns, W, p, kernels }) => {
+  const size = Integers.size(rows + 3, columns) + 128;
+  const workspace = new Workspace(size, kernels && fromBase64(kernels));
+  const matrix = new Integers(workspace, rows + 3, columns);
+  W.forEach((row, r) => matrix.row(r + 3).set(row));
+  matrix.p.set(p);
+  matrix.multiplyIntegers(3, rows);
+  const y = workspace.array(columns, Int32Array);
+  const next = workspace.array(8, Int32Array);
+  for (const weight of [65536, -3]) matrix.addMultiple(weight, 3, y);
+  const product = Array.from(matrix.sums.subarray(0, rows));
+  return { product, y: Array.from(y), next: Array.from(next) };
+}
+"""
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 10), (17, 256), (5, 8192)])
+def test_products_of_integers(page, rows, columns, binary):
+    rng = np.random.default_rng(0)
+    weights, p = rng.integers(-127, 128, (rows, columns)), rng.integers(-127, 128, columns)
+    weights[0] = p[:] = -127  # the largest sum
+    request = {"rows": rows, "columns": columns, "W": weights.tolist(), "p": p.tolist()}
+    found = page.evaluate(PRODUCT, request | {"kernels": kernels() if binary else None})
+    assert found["product"] == (weights @ p).tolist()
+    assert found["y"] == (65533 * weights[0]).tolist()
+    assert found["next"] == [0] * 8, "it writes only the output"
 
 
 def test_frequencies(page):

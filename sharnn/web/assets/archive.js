@@ -14,7 +14,7 @@ const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 20;
 const CHECKSUM_BYTES = 8;
 const MAX_LANES = 1024;
-const FRAME_CONTENT = 65536; // bytes, or one step if there are more lanes
+const FRAME_CONTENT = 65536; // bytes
 
 const isArchive = (bytes) => MAGIC.every((byte, i) => bytes[i] === byte);
 
