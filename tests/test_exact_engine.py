@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import test_golden as golden
 from browser import needs_browser, open_browser
 from sharnn import compress, decompress, load
 from sharnn.checkpoint import to_bytes
@@ -230,6 +231,17 @@ def test_the_page_opens_what_python_packs(page, model, lanes):
     archive = compress(model, TEXT, num_streams=lanes)
     assert Header.from_bytes(archive).method == CODED
     assert unpack(page, model, archive) == (TEXT, "")
+
+
+def test_the_archives_that_every_machine_makes(page):
+    found = {
+        name: unpack(page, load("wiki-small"), (golden.FOLDER / f"{name}.sha").read_bytes())
+        for name in golden.OPTIONS
+    }
+    assert found["fixed"] == (golden.TEXT, "")
+    assert "kept learning" in found["learned"][1]
+    assert "kept learning" in found["learned-mixed"][1]
+    assert "mixes the model" in found["mixed"][1]
 
 
 def test_archives_of_several_frames(page, model, monkeypatch):
