@@ -37,7 +37,7 @@ __init__
 SUBPACKAGES = {
     "inference": set(),
     "exact": set(),
-    "web": set(),
+    "web": {"exact"},
     "notebook": {"web"},
     "analysis": {"web"},
     "compression": {"inference", "exact"},
