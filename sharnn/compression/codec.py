@@ -108,7 +108,7 @@ def compress(
             encoder = Encoder()
             coded = coding.code(steps, partial(_encode, encoder))
             archive += Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number)
-    return min(archive, _store(header, content.tobytes()), key=len)
+    return min(_store(header, content.tobytes()), archive, key=len)
 
 
 def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, mix: bool) -> Header:
