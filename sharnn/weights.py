@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import torch
 from torch import Tensor, nn
 
+from sharnn.config import ModelConfig
 from sharnn.errors import InputError
 from sharnn.model import SHARNN, require_finite
 
 # Attributes in which wrappers keep the module that they wrap: `torch.compile`; DataParallel,
 # DistributedDataParallel and AveragedModel.
 WRAPPED = ("_orig_mod", "module")
+# The fingerprint has no fields of ModelConfig that don't change the predictions of given weights.
+# (The names of the weights show whether there is an ``lstm_skip``.) Newer fields are left out while
+# they have their default: otherwise no existing archive would match its model.
+TRAINING_ONLY = ("dropout", "query_gain", "lstm_skip")
+LATER_FIELDS = ("shifted_keys",)
+DEFAULTS = ModelConfig().to_dict()
 
 
 def unwrap(model: nn.Module) -> SHARNN:
@@ -124,6 +134,40 @@ def canonical_copy(model: nn.Module) -> SHARNN:
         copy = SHARNN(unwrap(model).config)
     copy.load_state_dict(weights, assign=True)
     return copy.eval()
+
+
+def fingerprint(model: nn.Module) -> bytes:
+    """Returns a hash that is equal for models with the same shape and weights.
+
+    Returns:
+        8 bytes of BLAKE2b over the configuration, without settings that matter in training only,
+        and the float32 weights.
+
+    Example:
+        >>> len(fingerprint(SHARNN(ModelConfig(dim=8, boom_dim=32))))
+        8
+    """
+    config = {
+        name: value
+        for name, value in unwrap(model).config.to_dict().items()
+        if name not in TRAINING_ONLY and not (name in LATER_FIELDS and value == DEFAULTS[name])
+    }
+
+    hasher = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8)
+    for name, weight in sorted(named_weights(model).items()):
+        hasher.update(name.encode())
+        hasher.update(weight.cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return hasher.digest()
+
+
+def require_fingerprint(model: nn.Module, expected: bytes) -> None:
+    """Raises InputError if the fingerprint in an archive is not that of the model."""
+    found = fingerprint(model)
+    if found != expected:
+        raise InputError(
+            f"the archive was compressed with another model: its fingerprint is {expected.hex()}, "
+            f"this model's is {found.hex()}"
+        )
 
 
 def _without_wrappers(name: str) -> str:

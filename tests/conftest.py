@@ -53,12 +53,6 @@ def _data_folder(data_folders, monkeypatch):
     monkeypatch.setattr("sharnn.corpora.enwiki2016._fetch", fetch)
 
 
-@pytest.fixture
-def constriction():
-    """Skips a test of commands that compress, on a machine for which the coder has no build."""
-    return pytest.importorskip("constriction")
-
-
 @pytest.fixture(scope="module")
 def browser():
     """A browser for the tests of a module."""
@@ -87,7 +81,7 @@ def stored(model, tmp_path_factory):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call():
-    """Skips a test that calls compression, on such a machine."""
+    """Skips a test that reads coded archives of format 1, where there is no coder for them."""
     try:
         return (yield)
     except (InputError, AssertionError) as error:

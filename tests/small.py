@@ -36,6 +36,14 @@ def small_model(**changes) -> SHARNN:
     return model
 
 
+def favour(model, text) -> SHARNN:
+    """Returns the model, whose predictions now prefer the bytes of a text."""
+    counts = torch.tensor([text.count(symbol) for symbol in range(model.config.vocab_size)])
+    with torch.no_grad():
+        model.output_bias.copy_(2 * (counts + 0.01).log())
+    return model
+
+
 def small_recipe(**changes) -> Recipe:
     values = {
         "steps": 12,

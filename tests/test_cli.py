@@ -381,7 +381,6 @@ def test_a_closed_pipe_is_not_an_error(run):
     assert result.stderr == b""
 
 
-@pytest.mark.usefixtures("constriction")
 def test_a_compressed_file_is_restored_exactly(capfdbinary, excerpt, run, tmp_path):
     packed, restored = tmp_path / "packed", tmp_path / "restored"
     code, out, err = call(capfdbinary, "compress", run, excerpt, packed)
@@ -393,7 +392,6 @@ def test_a_compressed_file_is_restored_exactly(capfdbinary, excerpt, run, tmp_pa
     assert restored.read_bytes() == excerpt.read_bytes()
 
 
-@pytest.mark.usefixtures("constriction")
 def test_compression_uses_standard_input_and_output(text, run, tmp_path):
     content = text.read_bytes()[:300]
     words = [sys.executable, "-m", "sharnn"]
@@ -425,7 +423,6 @@ def test_closed_standard_streams_are_reported(run, tmp_path, files, closed, mess
     assert (result.returncode, result.stderr) == (2, f"sharnn: {message}\n")
 
 
-@pytest.mark.usefixtures("constriction")
 def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text, run, tmp_path):
     packed, restored = tmp_path / "packed", tmp_path / "restored"
     small = tmp_path / "small"
@@ -435,10 +432,37 @@ def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text,
     restored.write_bytes(b"old content")
     code, out, err = call(capfdbinary, "decompress", run, packed, restored, "--quiet")
     assert (code, out) == (2, "")
-    message = "the archive is truncated or damaged: its checksum does not match"
+    message = "the archive is truncated or damaged at byte 32"
     assert err == f"sharnn: {packed}: {message}\n"
     assert restored.read_bytes() == b"old content"
+    arguments = ["decompress", run, packed, restored, "--recover", "--quiet"]
+    code, out, err = call(capfdbinary, *arguments)
+    assert (code, out) == (2, "")
+    assert err == f"sharnn: {packed}: {message}; nothing can be recovered\n"
+    assert restored.read_bytes() == b"old content"
     assert {path.name for path in tmp_path.iterdir()} == {"packed", "restored", "small"}
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_what_comes_before_the_damage_is_recovered(
+    capfdbinary, excerpt, tmp_path, monkeypatch, lanes
+):
+    monkeypatch.setattr("sharnn.compression.container.FRAME_BYTES", 600)
+    packed, restored = tmp_path / "packed", tmp_path / "restored"
+    arguments = ["compress", "wiki-small", excerpt, packed, "--lanes", str(lanes), "--quiet"]
+    assert call(capfdbinary, *arguments) == (0, "", "")
+    packed.write_bytes(packed.read_bytes()[:-1])
+    arguments = ["decompress", "wiki-small", packed, restored, "--recover", "--quiet"]
+    code, out, err = call(capfdbinary, *arguments)
+    assert (code, out) == (1, "")
+    text, found = excerpt.read_bytes(), restored.read_bytes()
+    assert err.startswith(f"sharnn: {packed}: the archive is truncated or damaged at byte ")
+    if lanes == 1:
+        assert err.endswith("; recovered 1,800 of 2,000 bytes\n")
+        assert found == text[:1800]
+    else:
+        assert "recovered 1,800 of 2,000 bytes, the start of each of 2 streams; those" in err
+        assert found == text[:900] + bytes(100) + text[1000:1900]
 
 
 @pytest.mark.parametrize(
@@ -452,7 +476,6 @@ def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text,
     ],
     ids=" ".join,
 )
-@pytest.mark.usefixtures("constriction")
 def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     model = (run / "best.safetensors").read_bytes()
@@ -485,7 +508,6 @@ def test_no_output_overwrites_its_input(capfdbinary, run, tmp_path, monkeypatch,
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("constriction")
 def test_invalid_compression_prints_one_line(
     capfdbinary, run, tmp_path, monkeypatch, words, message
 ):

@@ -33,7 +33,7 @@ IMAGE = {
     canonicalize_name(name): version
     for name, version in (line.split("==") for line in LINES if not line.startswith("#"))
 }
-NEW = {"sharnn", "constriction", "jedi"}  # all that an installation may add to the image
+NEW = {"sharnn", "jedi"}  # all that an installation may add to the image
 NOT_CHANGED = ("ipython", "ipykernel", "ipywidgets", "jupyter_client", "traitlets", "numpy")
 
 

@@ -52,7 +52,6 @@ def test_the_packages_own_bounds_are_loose():
 def test_the_book_needs_all_that_notebooks_need():
     parsed = {name: {Requirement(line).name for line in EXTRAS[name]} for name in EXTRAS}
     assert parsed["notebook"] <= parsed["book"]
-    assert parsed["compression"] <= parsed["notebook"]
     assert "constriction" not in str(PROJECT["project"]["dependencies"]), "it is optional"
 
 

@@ -36,10 +36,11 @@ __init__
 # Another subpackage may import the core modules, itself and these.
 SUBPACKAGES = {
     "inference": set(),
-    "web": set(),
+    "exact": set(),
+    "web": {"exact"},
     "notebook": {"web"},
     "analysis": {"web"},
-    "compression": {"inference"},
+    "compression": {"inference", "exact"},
     "interop": set(),
     "paper": set(),
     "cli": {"web", "inference", "analysis", "compression", "interop", "paper"},

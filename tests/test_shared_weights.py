@@ -6,6 +6,7 @@ from browser import needs_browser, open_browser
 from model_pages import open_page
 from sharnn import Playground, save
 from sharnn.web.book import write_files
+from sharnn.web.compressor import CompressorPage
 from sharnn.web.gates import GatesPage
 from sharnn.web.sampling import SamplingPage
 from small import small_model
@@ -13,7 +14,7 @@ from small import small_model
 pytestmark = [pytest.mark.slow, *needs_browser]
 
 TEXT = "abc [[def]] 1 2 3\n" * 3
-PAGES = [Playground, GatesPage, SamplingPage]
+PAGES = [Playground, GatesPage, SamplingPage, CompressorPage]
 
 
 @pytest.fixture(scope="module")

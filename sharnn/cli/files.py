@@ -9,9 +9,11 @@ from pathlib import Path
 
 import sharnn
 from sharnn.checkpoint import STORAGES, find_model, load, save
+from sharnn.cli.exit import FAILED, fail
 from sharnn.cli.input import STANDARD_STREAM, read_input
 from sharnn.cli.output import require_output_stream, write_output
 from sharnn.cli.parsers import Commands, model_argument, positive, quiet_option
+from sharnn.compression.codec import Recovered, recover
 from sharnn.errors import InputError
 from sharnn.io.console import notify
 from sharnn.io.files import write_atomically
@@ -44,6 +46,11 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="keep training during compression: smaller output, but slower",
     )
+    parser.add_argument(
+        "--mix",
+        action="store_true",
+        help="mix the model's predictions with counts and matches in the file: smaller output",
+    )
 
     parser = commands.add(
         "decompress",
@@ -54,6 +61,11 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("input", metavar="IN", help="a compressed file; - for standard input")
     parser.add_argument("output", metavar="OUT", help=output)
+    parser.add_argument(
+        "--recover",
+        action="store_true",
+        help="if the file is damaged, write what comes before the damage",
+    )
 
     parser = commands.add(
         "export", run_export, "Export a model as ONNX, or with smaller weights.", model_argument()
@@ -105,6 +117,7 @@ def run_compress(options: argparse.Namespace) -> int:
             content,
             num_streams=options.lanes,
             learn=options.learn,
+            mix=options.mix,
             progress_bar=not options.quiet,
         )
 
@@ -113,14 +126,35 @@ def run_compress(options: argparse.Namespace) -> int:
 
 def run_decompress(options: argparse.Namespace) -> int:
     """Executes ``sharnn decompress``."""
+    losses = []
 
     def decompress(model: SHARNN, content: bytes) -> bytes:
         try:
-            return sharnn.decompress(model, content, progress_bar=not options.quiet)
+            if not options.recover:
+                return sharnn.decompress(model, content, progress_bar=not options.quiet)
+            recovered = recover(model, content, progress_bar=not options.quiet)
+            if recovered.problem is not None:
+                losses.append(_describe_loss(recovered))
+            return recovered.content
         except InputError as error:
             raise InputError(f"{options.input}: {error}") from error
 
-    return _transform(options, decompress)
+    code = _transform(options, decompress)
+    return fail(f"{options.input}: {losses[0]}", FAILED) if losses else code
+
+
+def _describe_loss(recovered: Recovered) -> str:
+    """Describes what could not be recovered from a damaged archive.
+
+    Raises:
+        InputError: nothing could be recovered.
+    """
+    if not recovered.num_restored:
+        raise InputError(f"{recovered.problem}; nothing can be recovered")
+    amount = f"recovered {recovered.num_restored:,} of {recovered.length:,} bytes"
+    if len(recovered.intact) > 1:
+        amount += f", the start of each of {len(recovered.intact)} streams; those in between are 0"
+    return f"{recovered.problem}; {amount}"
 
 
 def run_export(options: argparse.Namespace) -> int:

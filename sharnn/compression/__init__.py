@@ -1,1 +1,1 @@
-"""Lossless compression by prediction. Imports core modules and `sharnn.inference`."""
+"""Lossless compression by prediction. Imports core modules, `exact` and `inference`."""

@@ -1,1 +1,1 @@
-"""The model in a web page, in JavaScript and WebAssembly. Imports only core modules."""
+"""The model in a web page, in JavaScript. Imports core modules and `sharnn.exact`."""

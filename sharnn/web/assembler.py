@@ -25,7 +25,10 @@ PLAIN = {
     "i16x8.narrow_i32x4_s": [0xFD, 0x85, 0x01],
     "i32x4.splat": [0xFD, 0x11],
     "i32x4.add": [0xFD, 0xAE, 0x01],
+    "i32x4.mul": [0xFD, 0xB5, 0x01],
     "i32x4.shl": [0xFD, 0xAB, 0x01],
+    "i32x4.extend_low_i16x8_s": [0xFD, 0xA7, 0x01],
+    "i32x4.extend_high_i16x8_s": [0xFD, 0xA8, 0x01],
     "i32x4.dot_i16x8_s": [0xFD, 0xBA, 0x01],
     "i32x4.trunc_sat_f32x4_s": [0xFD, 0xF8, 0x01],
     "f32x4.splat": [0xFD, 0x13],
@@ -47,6 +50,7 @@ INDEXED = {
     "local.set": [0x21],
     "br": [0x0C],
     "br_if": [0x0D],
+    "i32x4.extract_lane": [0xFD, 0x1B],
     "f32x4.extract_lane": [0xFD, 0x1F],
     "f32x4.replace_lane": [0xFD, 0x20],
 }
@@ -56,6 +60,7 @@ ACCESSES = {
     "v128.load8x8_s": ([0xFD, 0x01], 3),
     "v128.load32_splat": ([0xFD, 0x09], 2),
     "v128.store": ([0xFD, 0x0B], 4),
+    "i32.store": ([0x36], 2),
     "f32.load": ([0x2A], 2),
     "f32.store": ([0x38], 2),
 }

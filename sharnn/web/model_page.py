@@ -103,6 +103,7 @@ class ModelPage:
             )
         self.name = name or "A SHA-RNN"
         self.weights = weights
+        self.given = self.model  # an archive names it
         self._file = web_file(self.model)
         self.model = web_model(self.model)  # the prepared numbers are those of the page's model
 

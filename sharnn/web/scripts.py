@@ -8,15 +8,19 @@ import os
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from sharnn.checkpoint import as_stored, to_bytes
 from sharnn.errors import InputError
+from sharnn.exact.stepper import exact_value_gate
 from sharnn.io.files import write_atomically
 from sharnn.model import SHARNN
 from sharnn.web.assembler import assemble
 from sharnn.web.page import asset
 from sharnn.weights import usable
 
-WORKER = "tensors kernels model reading random distribution coder worker".split()
+WORKER = "tensors kernels model reading random distribution worker".split()
+EXACT = "exact integers stepper coder sha256 archive archiver".split()
 
 
 @cache
@@ -25,10 +29,16 @@ def kernels() -> str:
     return base64.b64encode(assemble(asset("kernels.wat"))).decode()
 
 
-def worker_source() -> str:
-    """Returns the script of the worker."""
-    parts = [asset(f"{name}.js") for name in WORKER]
-    return "\n".join(['"use strict";', *parts, "startWorker();"])
+def worker_source(exact: bool = False) -> str:
+    """Returns the script of the worker.
+
+    Args:
+        exact: the worker of the compressor, which computes in exact arithmetic.
+    """
+    names = [*WORKER, *EXACT] if exact else WORKER
+    parts = [asset(f"{name}.js") for name in names]
+    reader = "Archiver" if exact else "Reader"
+    return "\n".join(['"use strict";', *parts, f"startWorker(new {reader}());"])
 
 
 def export_web(model: SHARNN, path: str | os.PathLike[str], storage: str = "int8") -> None:
@@ -63,6 +73,12 @@ def web_model(model: SHARNN) -> SHARNN:
 
 
 def _collapsed(model: SHARNN) -> SHARNN:
+    """Returns a copy with collapsed heads, whose gates on the values are those of exact steps."""
     model = copy.deepcopy(usable(model))
+    heads = [block.head for block in model.blocks if block.head is not None]
+    gates = [torch.from_numpy(exact_value_gate(head)) for head in heads]
     model.collapse()
+    with torch.no_grad():
+        for head, gate in zip(heads, gates, strict=True):
+            head.value_gate.copy_(gate)
     return model

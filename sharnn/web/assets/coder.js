@@ -1,17 +1,27 @@
 // An arithmetic coder: a text becomes a number in an interval whose width is the product of all
-// probabilities. Its counterpart is sharnn/compression/coder.py; the codes of the two differ.
+// probabilities. Its twin is sharnn/compression/coder.py, which writes the same code.
 
 const TOTAL = 2 ** 24; // sum of the frequencies of one prediction
 const WHOLE = 2 ** 48; // width of the first interval; all products are exact in 53 bits
 const NARROW = 2 ** 40; // a narrower interval is widened by one byte
 
-/** Returns the costs of all symbols as integers that sum to TOTAL, each at least 1. */
-function toFrequencies(cost) {
-  const spare = TOTAL - cost.length;
-  const frequencies = Array.from(cost, (bits) => 1 + Math.floor(spare * 2 ** -bits));
-  // The likeliest symbol gets the remainder of the rounding.
-  const likeliest = cost.indexOf(Math.min(...cost));
-  frequencies[likeliest] += TOTAL - frequencies.reduce((sum, count) => sum + count, 0);
+/** Returns predictions as integers that sum to TOTAL, each at least 1. */
+function toFrequencies(logits) {
+  let likeliest = 0;
+  for (let v = 1; v < logits.length; v++) if (logits[v] > logits[likeliest]) likeliest = v;
+  const frequencies = new Float64Array(logits.length);
+  let total = 0;
+  for (let v = 0; v < logits.length; v++) {
+    total += frequencies[v] = EXP.at(logits[v] - logits[likeliest]);
+  }
+  // f = 1 + floor(e (2^24 - V) / sum(e)), with e = exp(logits - max)
+  const factor = (TOTAL - logits.length) / total;
+  let rest = TOTAL;
+  for (let v = 0; v < logits.length; v++) {
+    frequencies[v] = 1 + Math.floor(frequencies[v] * factor);
+    rest -= frequencies[v];
+  }
+  frequencies[likeliest] += rest; // of the rounding
   return frequencies;
 }
 
@@ -57,6 +67,7 @@ class Encoder {
       this.code.push(Math.floor(this.low / NARROW));
       this.low = (this.low % NARROW) * 256;
     }
+    while (this.code.at(-1) === 0) this.code.pop();
     return Uint8Array.from(this.code);
   }
 }

@@ -1,8 +1,11 @@
 // The compressor: what each byte of a text costs, the code of the text, and the text of the code.
 
 const LENGTH_BYTES = 2; // the decoder needs the length of the text, at most 4,000
+const FRAMING_BYTES = 52; // header and checksums of an archive with so short a text
 const CHEAP = 0.5; // bits
 const SHOWN = 96; // bytes of the code
+
+const areEqual = (a, b) => a.length === b.length && a.every((byte, i) => byte === b[i]);
 
 /** Returns the size of what the browser makes of some bytes, in a format of CompressionStream. */
 async function compressedSize(bytes, format) {
@@ -14,6 +17,8 @@ class Compressor {
   constructor(payload) {
     this.payload = payload;
     this.session = new Session(payload, this);
+    this.archives = new Archives(this.session, payload);
+    this.file = null; // { name, bytes, size } of the file whose start is shown
     this.chosen = null;
     $("restore").onclick = () => this.restore();
     $("file").onchange = ({ target }) => target.files.length && this.readFile(target.files[0]);
@@ -42,14 +47,26 @@ class Compressor {
     });
   }
 
-  /** Reads the start of a file, whatever its bytes are. The field shows them as far as it can. */
+  /** Opens an archive, or reads the start of another file, whatever its bytes are. */
   async readFile(file) {
-    const bytes = new Uint8Array(await file.slice(0, LONGEST + 1).arrayBuffer());
-    this.session.history.put(new TextDecoder().decode(bytes.subarray(0, LONGEST)));
+    if (file.name.endsWith(ENDING)) return this.archives.open(file);
+    const bytes = new Uint8Array(await file.slice(0, MOST_PACKED).arrayBuffer());
+    const start = bytes.subarray(0, LONGEST);
+    this.session.history.put(new TextDecoder().decode(start)); // as far as a field can show it
     this.session.showChange();
     this.session.showSize(file.size);
     await this.session.start();
+    this.file = { name: file.name, bytes, size: file.size };
     await this.session.read(bytes);
+    this.session.showSize(file.size);
+  }
+
+  /** Sets what an archive will hold: the file, or the text if it has been changed. */
+  hold(archive = null) {
+    const { known, file } = this;
+    if (file && !areEqual(known.bytes, file.bytes.subarray(0, LONGEST))) this.file = null;
+    const { name, bytes, size } = this.file ?? { name: "text.txt", bytes: toBytes($("text").value) };
+    this.archives.hold(name, bytes, bytes.length === known.bytes.length ? archive : null, size);
   }
 
   show(known) {
@@ -67,6 +84,7 @@ class Compressor {
     $("restored").hidden = true;
     this.showCode();
     this.paint();
+    this.hold();
     this.measureOthers(known);
   }
 
@@ -86,9 +104,11 @@ class Compressor {
     const { bytes } = known;
     if (bytes.length) this.choose(Math.min(this.toChoose ?? 0, bytes.length - 1));
     if (known === this.session.example) return;
-    const { code } = await this.session.request("encode");
+    const { fingerprint } = this.payload;
+    const { code, archive } = await this.session.request("encode", { fingerprint });
     if (this.known !== known) return;
     this.code = code;
+    this.hold(archive);
     this.showCode();
     this.paintBars();
   }
@@ -152,10 +172,12 @@ class Compressor {
       return;
     }
     const ideal = this.total / 8;
-    const model = code ? code.length + LENGTH_BYTES : ideal + LENGTH_BYTES;
+    const coded = code ? code.length : ideal;
+    const model = coded + LENGTH_BYTES;
     const lines = [["the text", size, "plain"]];
     if (sizes) lines.push(["gzip", sizes.gzip, "other"], ["gzip, code only", sizes.deflate, "other"]);
-    lines.push([payload.name, model, ""]);
+    lines.push([payload.name, Math.min(coded, size) + FRAMING_BYTES, ""]); // larger codes are not stored
+    lines.push([`${payload.name}, code only`, model, ""]);
     const largest = Math.max(...lines.map(([, bytes]) => bytes));
     const elements = lines.flatMap(([name, bytes, kind]) => {
       const rounded = thousands(Math.round(bytes));
@@ -173,7 +195,7 @@ class Compressor {
     const measured = code ? `the code has ${thousands(code.length)}` : "a code needs at most one more";
     const counted = [
       `${payload.name}: the bits of all bytes add up to ${short(ideal)} bytes, and ${measured}. ` +
-        `Another ${LENGTH_BYTES} hold the length of the text.`,
+        `Another ${LENGTH_BYTES} hold the length of the text. An archive has ${FRAMING_BYTES} for that and for checksums.`,
       "gzip: its whole file, and its code without the header and the checksum. It begins each text " +
         "without any knowledge, while the model has learned from other text before.",
       `Not counted: the model itself, ${thousands(payload.parameters)} weights, nearly all of one byte. ` +
@@ -220,8 +242,7 @@ class Compressor {
   showRestored(restored) {
     const { known } = this;
     const same = restored.findIndex((byte, i) => byte !== known.bytes[i]);
-    const shown = (bytes) => toGlyphs(Uint8Array.from(bytes)).map((glyph) =>
-      glyph.shown + (glyph.name === "newline" ? "\n" : "")).join("");
+    const shown = (bytes) => readable(Uint8Array.from(bytes));
     const right = same < 0 ? restored : restored.slice(0, same);
     const wrong = make("i", same < 0 ? "" : shown(restored.slice(same)));
     $("restored").replaceChildren(shown(right), wrong);

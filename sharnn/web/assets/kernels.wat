@@ -94,6 +94,65 @@
       (f32x4.mul (f32x4.convert_i32x4_s (local.get $low))
         (f32x4.splat (f32.const 0.0001220703125))))))
 
+  ;; y = W p, with integers: W of 8 bits, p of 16 and y of 32. The caller keeps all sums below 2^31,
+  ;; so they are exact.
+  (func (export "multiply8")
+    (param $W i32) (param $p i32) (param $y i32) (param $rows i32) (param $bytes i32)
+    (local $end i32) (local $c i32) (local $v v128)
+    (local $W1 i32) (local $W2 i32) (local $W3 i32)
+    (local $s0 v128) (local $s1 v128) (local $s2 v128) (local $s3 v128)
+    (local.set $end (i32.add (local.get $y) (i32.shl (local.get $rows) (i32.const 2))))
+    (block $done
+      (loop $next_rows ;; four rows of W
+        (br_if $done (i32.ge_u (local.get $y) (local.get $end)))
+        (local.set $W1 (i32.add (local.get $W) (local.get $bytes)))
+        (local.set $W2 (i32.add (local.get $W1) (local.get $bytes)))
+        (local.set $W3 (i32.add (local.get $W2) (local.get $bytes)))
+        (local.set $s0 (i32x4.splat (i32.const 0)))
+        (local.set $s1 (i32x4.splat (i32.const 0)))
+        (local.set $s2 (i32x4.splat (i32.const 0)))
+        (local.set $s3 (i32x4.splat (i32.const 0)))
+        (local.set $c (i32.const 0))
+        (loop $next_columns ;; eight columns; the dot product adds their products in pairs
+          (local.set $v (v128.load (i32.add (local.get $p) (i32.shl (local.get $c) (i32.const 1)))))
+          (local.set $s0 (i32x4.add (local.get $s0) (i32x4.dot_i16x8_s (local.get $v)
+            (v128.load8x8_s (i32.add (local.get $W) (local.get $c))))))
+          (local.set $s1 (i32x4.add (local.get $s1) (i32x4.dot_i16x8_s (local.get $v)
+            (v128.load8x8_s (i32.add (local.get $W1) (local.get $c))))))
+          (local.set $s2 (i32x4.add (local.get $s2) (i32x4.dot_i16x8_s (local.get $v)
+            (v128.load8x8_s (i32.add (local.get $W2) (local.get $c))))))
+          (local.set $s3 (i32x4.add (local.get $s3) (i32x4.dot_i16x8_s (local.get $v)
+            (v128.load8x8_s (i32.add (local.get $W3) (local.get $c))))))
+          (local.set $c (i32.add (local.get $c) (i32.const 8)))
+          (br_if $next_columns (i32.lt_u (local.get $c) (local.get $bytes))))
+        (i32.store (local.get $y) (call $sum (local.get $s0)))
+        (i32.store offset=4 (local.get $y) (call $sum (local.get $s1)))
+        (i32.store offset=8 (local.get $y) (call $sum (local.get $s2)))
+        (i32.store offset=12 (local.get $y) (call $sum (local.get $s3)))
+        (local.set $W (i32.add (local.get $W3) (local.get $bytes)))
+        (local.set $y (i32.add (local.get $y) (i32.const 16)))
+        (br $next_rows))))
+
+  ;; y += w r, with integers: y of 32 bits, and a row r of 8 bits.
+  (func (export "add_multiple8") (param $w i32) (param $r i32) (param $y i32) (param $bytes i32)
+    (local $end i32) (local $v v128) (local $factor v128)
+    (local.set $factor (i32x4.splat (local.get $w)))
+    (local.set $end (i32.add (local.get $r) (local.get $bytes)))
+    (loop $next_eight
+      (local.set $v (v128.load8x8_s (local.get $r)))
+      (v128.store (local.get $y) (i32x4.add (v128.load (local.get $y))
+        (i32x4.mul (local.get $factor) (i32x4.extend_low_i16x8_s (local.get $v)))))
+      (v128.store offset=16 (local.get $y) (i32x4.add (v128.load offset=16 (local.get $y))
+        (i32x4.mul (local.get $factor) (i32x4.extend_high_i16x8_s (local.get $v)))))
+      (local.set $y (i32.add (local.get $y) (i32.const 32)))
+      (local.set $r (i32.add (local.get $r) (i32.const 8)))
+      (br_if $next_eight (i32.lt_u (local.get $r) (local.get $end)))))
+
+  (func $sum (param $s v128) (result i32)
+    (i32.add
+      (i32.add (i32x4.extract_lane 0 (local.get $s)) (i32x4.extract_lane 1 (local.get $s)))
+      (i32.add (i32x4.extract_lane 2 (local.get $s)) (i32x4.extract_lane 3 (local.get $s)))))
+
   ;; Writes x for add_product8 as unit (high + low / 2^13), with integers of 16 bits: eight high
   ;; ones, up to $largest, then their low ones, and so on. Returns the unit. An error of at most
   ;; unit / 2^14 remains: 2^-29 of the largest number in x.

@@ -20,7 +20,7 @@ class Reading {
    * @param {number} longest - the maximum length of a text, in bytes
    */
   constructor(model, limit, longest) {
-    this.stream = new Stream(model, limit, Math.max(limit, longest));
+    this.stream = this.open(model, limit, Math.max(limit, longest));
     this.text = new Uint8Array(longest);
     this.length = 0; // bytes read
     this.snapshots = [this.stream.snapshot()]; // after 0, 32, 64, ... bytes
@@ -34,10 +34,20 @@ class Reading {
     return Stream.size(config, limit, Math.max(limit, longest));
   }
 
+  /** Returns a new stream of the model. */
+  open(model, limit, capacity) {
+    return new Stream(model, limit, capacity);
+  }
+
+  /** Returns the bits of each symbol. */
+  costs(logits) {
+    return costs(logits);
+  }
+
   /** Reads one more byte. */
   read(symbol) {
     this.history[this.length] = this.cost;
-    this.cost = costs(this.stream.step(symbol));
+    this.cost = this.costs(this.stream.step(symbol));
     this.text[this.length++] = symbol;
     if (this.length % SNAPSHOT_EVERY === 0) this.snapshots.push(this.stream.snapshot());
   }

@@ -16,6 +16,7 @@ class Session {
     Object.assign(this, { payload, view, extra });
     this.limits = payload.limits; // of the memory, one for each reading; null for the model's own
     this.engine = null;
+    this.file = null; // the model, in bytes
     this.wishes = {}; // what else each part of a reading contains; see `Reader.read`
     this.turn = 0;
     $("start").textContent = `Start the model${payload.file ? "" : ` (${payload.size})`}`;
@@ -145,7 +146,7 @@ class Session {
     $("status").textContent = "Starting the model ...";
     this.behind = true;
     const before = performance.now();
-    const file = fromBase64(payload.file ?? (await this.sharedWeights()));
+    const file = (this.file = fromBase64(payload.file ?? (await this.sharedWeights())));
     this.engine = new Engine(payload.worker);
     const { simd } = await this.engine.request("load", {
       file, kernels: fromBase64(payload.kernels), limits, longest: LONGEST + extra,

@@ -61,12 +61,36 @@ class ModelFile {
     return matrix;
   }
 
+  /** Returns a matrix as 8-bit integers, with the numbers and scales of `to_int8` in sharnn/checkpoint.py. */
+  integers(name, workspace, rows = this.tensors[name].shape[0]) {
+    const [, columns] = this.tensors[name].shape;
+    const values = this.values(name);
+    const scales = this.has(`${name}.scale`) ? this.values(`${name}.scale`) : null;
+    const matrix = new Integers(workspace, rows, columns);
+    for (let r = 0; r < rows; r++) {
+      const row = values.subarray(r * columns, (r + 1) * columns);
+      const scale = scales ? scales[r] : scaleOf(row);
+      matrix.scales[r] = scale;
+      matrix.row(r).set(scales ? row : row.map((value) => rint(Math.fround(value / scale))));
+    }
+    return matrix;
+  }
+
+  /** Returns the names and the shapes of all matrices. */
+  matrices() {
+    return Object.entries(this.tensors)
+      .filter(([name, { shape }]) => shape.length === 2 && !name.endsWith(".scale"))
+      .map(([name, { shape }]) => [name, shape]);
+  }
+
   /** Returns the number of bytes that all matrices need in a workspace. */
   size() {
-    let bytes = 0;
-    for (const [name, { shape }] of Object.entries(this.tensors)) {
-      if (shape.length === 2 && !name.endsWith(".scale")) bytes += this.kind(name).size(...shape);
-    }
-    return bytes;
+    return this.matrices().reduce((sum, [name, shape]) => sum + this.kind(name).size(...shape), 0);
   }
+}
+
+/** Returns the scale of a row of floats in 8 bits, as a float32. */
+function scaleOf(row) {
+  const largest = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return Math.max(Math.fround(largest / 127), Math.fround(1e-30));
 }

@@ -113,34 +113,6 @@ class Reader {
     yield part;
   }
 
-  /** Returns the code of the text that was read last. */
-  encode() {
-    const { history, text, length } = this.readings[0];
-    const encoder = new Encoder();
-    for (let i = 0; i < length; i++) encoder.write(toFrequencies(history[i]), text[i]);
-    return { code: encoder.finish() };
-  }
-
-  /** Reads a text of `length` bytes from its code. Each part has the bytes read. */
-  async *decode({ code, length }) {
-    const decoder = new Decoder(code);
-    const [reading] = this.readings;
-    reading.rewind(0);
-    let part = [];
-    let started = performance.now();
-    while (reading.length < length) {
-      const symbol = decoder.read(toFrequencies(reading.cost));
-      reading.read(symbol);
-      part.push(symbol);
-      if (performance.now() - started > SLICE) {
-        yield { symbols: part };
-        part = [];
-        started = performance.now();
-      }
-    }
-    yield { symbols: part };
-  }
-
   /** Ends the reading or writing in progress. */
   async *pause() {}
 
@@ -173,8 +145,7 @@ class Reader {
   }
 }
 
-function startWorker() {
-  const reader = new Reader();
+function startWorker(reader) {
   let newest = 0;
   self.onmessage = async ({ data: { id, type, ...request } }) => {
     try {
