@@ -290,6 +290,10 @@ def test_stored_frames_before_the_damage_are_recovered(trained, monkeypatch):
     assert decompress(trained, archive) == NOISE
     recovered = recover(trained, archive[:-1])
     assert (recovered.content, recovered.intact) == (NOISE[:600], [range(600)])
+    damaged = bytearray(archive)
+    damaged[HEADER_BYTES + 12] ^= 1  # in the checksum of the first frame's content
+    with pytest.raises(InputError, match="restored bytes do not match their checksum"):
+        decompress(trained, bytes(damaged))
 
 
 def test_frames_of_another_archive_or_another_place_are_noticed(frames_of_600_bytes):

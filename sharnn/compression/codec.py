@@ -20,7 +20,6 @@ from sharnn.compression.container import (
     MAX_STREAMS,
     MIXED,
     STORED,
-    DamagedFrameError,
     Frame,
     Header,
     checksum,
@@ -245,11 +244,15 @@ def _restore_frame(
     frame, end = read_frame(header, data, place, number)
     coded = coding.code(steps, partial(_decode, Decoder(frame.code)))
     if checksum(coded) != frame.checksum:
-        raise InputError(
-            f"the archive is invalid at byte {place:,}: the restored bytes do not match their "
-            "checksum"
-        )
+        raise _wrong_content(place)
     return end
+
+
+def _wrong_content(place: int) -> InputError:
+    """Returns the error for a frame whose content is not that of its checksum."""
+    return InputError(
+        f"the archive is invalid at byte {place:,}: the restored bytes do not match their checksum"
+    )
 
 
 def _recover_stored(header: Header, data: bytes) -> Recovered:
@@ -257,9 +260,11 @@ def _recover_stored(header: Header, data: bytes) -> Recovered:
     content, problem, place, number = b"", None, HEADER_BYTES, 0
     try:
         while len(content) < header.length:
-            frame, place = read_frame(header, data, place, number)
-            content, number = content + frame.code, number + 1
-    except DamagedFrameError as error:
+            frame, end = read_frame(header, data, place, number)
+            if checksum(frame.code) != frame.checksum:
+                raise _wrong_content(place)
+            content, number, place = content + frame.code, number + 1, end
+    except InputError as error:
         problem = str(error)
     if problem is None and (len(content), place) != (header.length, len(data)):
         problem = f"the archive is invalid: it does not have {header.length:,} bytes of content"

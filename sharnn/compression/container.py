@@ -24,10 +24,6 @@ _FRAME = struct.Struct(f"<I {CHECKSUM_BYTES}s {CHECKSUM_BYTES}s")
 HEADER_BYTES = _HEADER.size + CHECKSUM_BYTES
 
 
-class DamagedFrameError(InputError):
-    """A frame of an archive is damaged or missing."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Header:
     """The first 32 bytes of an archive.
@@ -122,7 +118,7 @@ def read_frame(header: Header, data: bytes, start: int, number: int) -> tuple[Fr
     """Returns the frame at an offset of an archive, and the offset at which it ends.
 
     Raises:
-        DamagedFrameError: the frame is truncated, or its checksum does not match.
+        InputError: the frame is truncated, or its checksum does not match.
     """
     begin = start + _FRAME.size
     if begin <= len(data):
@@ -130,7 +126,7 @@ def read_frame(header: Header, data: bytes, start: int, number: int) -> tuple[Fr
         code = data[begin : begin + size]
         if len(code) == size and _code_checksum(header, number, code) == code_checksum:
             return Frame(code, content_checksum), begin + size
-    raise DamagedFrameError(f"the archive is truncated or damaged at byte {start:,}")
+    raise InputError(f"the archive is truncated or damaged at byte {start:,}")
 
 
 def max_length(size: int) -> int:
