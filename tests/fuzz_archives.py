@@ -21,7 +21,7 @@ from sharnn.corpora.sample import sample_bytes
 from tests.small import small_model
 
 TEXT = sample_bytes(20_000)
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of processor time
 
 
 def coding_model():
@@ -112,10 +112,10 @@ def main(minutes):
         archive = compress(model, data, num_streams=rng.choice([1, 1, 2, 5]), **options)
         is_forged = rng.random() < 0.4
         changed = forged(rng, archive) if is_forged else damaged(rng, archive)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             check(model, data, archive, changed, is_forged)
-            assert time.monotonic() - start < MAX_SECONDS, "too slow"
+            assert time.process_time() - start < MAX_SECONDS, "too slow"
         except BaseException:
             print(f"round {rounds} of seed {seed}: {len(data)} bytes, {options}, {changed.hex()}")
             raise
