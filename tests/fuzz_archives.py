@@ -1,4 +1,4 @@
-"""Looks for damaged or forged archives that are not noticed: python -m tests.fuzz_archives MINUTES.
+"""Looks for damaged or forged archives that are not noticed: python tests/fuzz_archives.py MINUTES.
 
 Each round makes an archive of random data, changes it, and restores it. The result must be the
 original or one `InputError`, and what `recover` calls intact must be that. Prints a line for each
@@ -18,20 +18,10 @@ from sharnn.compression import container
 from sharnn.compression.codec import recover
 from sharnn.compression.container import METHODS, Frame, Header, checksum, read_frame
 from sharnn.corpora.sample import sample_bytes
-from tests.small import small_model
+from small import coding_model
 
 TEXT = sample_bytes(20_000)
-MAX_SECONDS = 5.0
-
-
-def coding_model():
-    """Returns a small model that predicts text well enough for it to be coded."""
-    model = small_model(layers=2)
-    with torch.no_grad():
-        counts = torch.bincount(torch.tensor(list(TEXT)), minlength=256)
-        model.output_bias.copy_((counts + 0.01).log())
-        model.embedding.weight *= 0.5
-    return model
+MAX_SECONDS = 5.0  # of processor time
 
 
 def random_data(rng):
@@ -103,7 +93,7 @@ def check(model, data, archive, changed, is_forged):
 def main(minutes):
     torch.set_num_threads(1)
     container.FRAME_BYTES = 200  # so that short data have several frames
-    model, seed = coding_model(), int(time.time())
+    model, seed = coding_model(TEXT, layers=2), int(time.time())
     end, reported, rounds = time.monotonic() + 60 * minutes, time.monotonic(), 0
     while time.monotonic() < end:
         rng = random.Random(seed + rounds)
@@ -112,10 +102,10 @@ def main(minutes):
         archive = compress(model, data, num_streams=rng.choice([1, 1, 2, 5]), **options)
         is_forged = rng.random() < 0.4
         changed = forged(rng, archive) if is_forged else damaged(rng, archive)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             check(model, data, archive, changed, is_forged)
-            assert time.monotonic() - start < MAX_SECONDS, "too slow"
+            assert time.process_time() - start < MAX_SECONDS, "too slow"
         except BaseException:
             print(f"round {rounds} of seed {seed}: {len(data)} bytes, {options}, {changed.hex()}")
             raise

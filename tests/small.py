@@ -44,6 +44,16 @@ def favour(model, text) -> SHARNN:
     return model
 
 
+def coding_model(text: bytes, **changes) -> SHARNN:
+    """Returns a small model that predicts a text well enough for it to be coded, not stored."""
+    model = small_model(**changes)
+    with torch.no_grad():
+        counts = torch.bincount(torch.tensor(list(text)), minlength=256)
+        model.output_bias.copy_((counts + 0.01).log())
+        model.embedding.weight *= 0.5
+    return model
+
+
 def small_recipe(**changes) -> Recipe:
     values = {
         "steps": 12,

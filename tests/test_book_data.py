@@ -1,4 +1,4 @@
-"""The data of chapter 20: published results, numbers of the log of runs, and the race."""
+"""The data of chapter 21: published results, numbers of the log of runs, and the race."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def test_numbers_of_pilot_runs_are_in_the_log_of_runs(run):
 
 
 def test_the_chapter_has_the_checksums_of_its_data():
-    chapter = (ROOT / "book" / "20-since-2019.md").read_text()
+    chapter = (ROOT / "book" / "21-since-2019.md").read_text()
     files = re.findall(r'repository_file\(\s*"(book/data/[^"]+)",\s*"(\w+)"', chapter)
     assert {name for name, _ in files} == {f"book/data/{path.name}" for path in DATA.glob("*.json")}
     for name, sha256 in files:
@@ -59,7 +59,7 @@ def test_the_chapter_has_the_checksums_of_its_data():
 @pytest.mark.parametrize("finished", [None, 0, 1])
 def test_the_race_is_shown_before_and_after_its_results(finished, tmp_path, monkeypatch):
     """Runs the chapter's cell without a results file, without results, and with all of them."""
-    notebook = jupytext.read(ROOT / "book" / "20-since-2019.ipynb")
+    notebook = jupytext.read(ROOT / "book" / "21-since-2019.ipynb")
     (source,) = (cell.source for cell in notebook.cells if "race.jsonl" in cell.source)
     monkeypatch.setattr(sharnn, "__file__", str(tmp_path / "sharnn" / "__init__.py"))
     monkeypatch.setattr("sys.path", list(sys.path))

@@ -11,7 +11,6 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import sharnn
 from format1_writer import Encoder, compress
 from sharnn import InputError, decompress
 from sharnn.compression.format1.coder import TOTAL, Decoder, max_symbols, to_frequencies
@@ -19,7 +18,7 @@ from sharnn.compression.format1.container import CODED, LEARNED, LEARNED_ALL, ST
 from sharnn.compression.format1.prediction import LearningPredictor
 from sharnn.compression.settings import reproducible
 from sharnn.corpora.sample import sample_bytes
-from small import small_model
+from small import coding_model, small_model
 
 TEXT = sample_bytes(2000)
 NOISE = random.Random(0).randbytes(800)
@@ -37,7 +36,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def trained():
-    return sharnn.load("wiki-small")
+    return coding_model(TEXT)
 
 
 @pytest.mark.parametrize("method", METHODS)
