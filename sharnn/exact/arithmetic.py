@@ -152,7 +152,7 @@ def normalise_backward(h: Array, grad: Array) -> Array:
     Example:
         >>> grad = np.array([[1.0, 0.0, 0.0]])
         >>> normalise_backward(np.array([[1.0, 2.0, 4.0]]), grad).round(3).tolist()
-        [[0.191, -0.286, 0.095]]
+        [[0.229, -0.344, 0.115]]
     """
     centred, deviation, a = _centre(h)
     n = centred / deviation

