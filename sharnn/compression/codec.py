@@ -101,13 +101,13 @@ def compress(
     """
     model, content, num_streams = _prepare(model, data, num_streams)
     header = _header(model, content, num_streams, learn=learn, mix=mix)
-    archive = header.to_bytes()
+    parts = [header.to_bytes()]
     with _coding(model, header, content, progress_bar) as coding:
         for number, steps in enumerate(coding.frames()):
             encoder = Encoder()
             coded = coding.code(steps, partial(_encode, encoder))
-            archive += Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number)
-    return min(_store(header, content.tobytes()), archive, key=len)
+            parts.append(Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number))
+    return min(_store(header, content.tobytes()), b"".join(parts), key=len)
 
 
 def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, mix: bool) -> Header:
@@ -121,11 +121,11 @@ def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, m
 def _store(header: Header, content: bytes) -> bytes:
     """Returns an archive that holds the content as it is."""
     header = dataclasses.replace(header, method=STORED, num_streams=1)
-    archive = header.to_bytes()
+    parts = [header.to_bytes()]
     for number, start in enumerate(range(0, len(content), FRAME_BYTES)):
         part = content[start : start + FRAME_BYTES]
-        archive += Frame(part, checksum(part)).to_bytes(header, number)
-    return archive
+        parts.append(Frame(part, checksum(part)).to_bytes(header, number))
+    return b"".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,18 +257,19 @@ def _wrong_content(place: int) -> InputError:
 
 def _recover_stored(header: Header, data: bytes) -> Recovered:
     """Returns the content of an archive that holds it as it is."""
-    content, problem, place, number = b"", None, HEADER_BYTES, 0
+    content, problem, place, number = bytearray(), None, HEADER_BYTES, 0
     try:
         while len(content) < header.length:
             frame, end = read_frame(header, data, place, number)
             if checksum(frame.code) != frame.checksum:
                 raise _wrong_content(place)
-            content, number, place = content + frame.code, number + 1, end
+            content += frame.code
+            number, place = number + 1, end
     except InputError as error:
         problem = str(error)
     if problem is None and (len(content), place) != (header.length, len(data)):
         problem = f"the archive is invalid: it does not have {header.length:,} bytes of content"
-    return Recovered(content, [range(len(content))], header.length, problem)
+    return Recovered(bytes(content), [range(len(content))], header.length, problem)
 
 
 def _encode(encoder: Encoder, frequencies: Frequencies, symbols: Symbols) -> Symbols:

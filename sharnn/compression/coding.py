@@ -46,7 +46,6 @@ class Coding:
         self.longest = int(self.lengths[0])
         self.steps_per_frame = header.steps_per_frame
         self.model, self.method, self.coded = model, header.method, 0
-        self.mixer = Mixer(header.num_streams) if header.method & MIXED else None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -55,6 +54,11 @@ class Coding:
         memory_limit = max(1, min(self.model.config.memory, self.longest, MAX_ROWS))
         kind = LearningPredictor if self.method & LEARNED else Predictor
         return kind(self.model, len(self.starts), memory_limit)
+
+    @cached_property
+    def mixer(self) -> Mixer | None:
+        """The mixer of all streams; None if predictions are not mixed."""
+        return Mixer(len(self.starts)) if self.method & MIXED else None
 
     def frames(self) -> Iterator[range]:
         """Yields the steps of each frame; a step is one byte of each stream."""

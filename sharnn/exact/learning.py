@@ -75,10 +75,8 @@ class LearningStepper(ExactStepper):
 
     def step(self, x: npt.NDArray[np.int64]) -> Array:
         """Reads one more symbol of each stream and predicts the next, see `ExactStepper.step`."""
-        h = self.embedding.rows(x)  # (streams, dim)
-        for block in self.blocks:
-            h = block.step(h)
-        logits = self.embedding(h) + self.output_bias
+        h = self._read(x)
+        logits = self._predict(h)
         self.inputs.append(x)
         self.outputs.append((h, logits))
         return logits

@@ -71,9 +71,17 @@ class ExactStepper:
         Returns:
             Logits (streams, vocab_size).
         """
+        return self._predict(self._read(x))
+
+    def _read(self, x: npt.NDArray[np.int64]) -> Array:
+        """Returns the output of the last block, (streams, dim), for symbols (streams,)."""
         h = self.embedding.rows(x)  # (streams, dim)
         for block in self.blocks:
             h = block.step(h)
+        return h
+
+    def _predict(self, h: Array) -> Array:
+        """Maps (streams, dim) to logits (streams, vocab_size)."""
         # logits = E h + b
         return self.embedding(h) + self.output_bias
 
