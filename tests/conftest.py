@@ -9,11 +9,13 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from sharnn import Corpus, InputError, load_corpus
+from sharnn.exact import learning, products, ring
 
 # A program for torchrun, not a test module.
 collect_ignore = ["distributed_program.py"]
@@ -99,3 +101,10 @@ def data_folders(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
     return load_corpus("sample", sample_size=20_000)
+
+
+@pytest.fixture
+def float32_products(monkeypatch):
+    """As on a machine whose products of 8-bit integers are not exact."""
+    for module in (products, ring, learning):
+        monkeypatch.setattr(module, "storage", lambda: np.float32)

@@ -12,6 +12,17 @@ OPTIONS = [
 ]
 ALL_OPTIONS = OPTIONS[-1]  # for tests that would take long with each
 
+# Environments in which libraries use other instructions and another number of threads.
+OTHER_INSTRUCTIONS = [
+    {
+        "ATEN_CPU_CAPABILITY": "default",
+        "OMP_NUM_THREADS": "2",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3",
+    },
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
+    {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AVX", "OPENBLAS_CORETYPE": "Prescott"},
+]
+
 
 def small_config(**changes) -> ModelConfig:
     values = {

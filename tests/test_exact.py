@@ -20,7 +20,7 @@ from sharnn.exact.products import IntegerMatrix, multiply
 from sharnn.exact.ring import MAX_ROWS, IntegerRing
 from sharnn.exact.stepper import ExactStepper, exact_value_gate
 from sharnn.inference.ring import RingBuffer
-from small import ALL_OPTIONS, OPTIONS, small_model
+from small import ALL_OPTIONS, OPTIONS, OTHER_INSTRUCTIONS, small_model
 
 SHAPES = [
     {},
@@ -47,13 +47,6 @@ def logits_of_wiki_small(num_steps=300):
 
 def digest(logits):
     return hashlib.sha256(logits.astype("<f8").tobytes()).hexdigest()
-
-
-@pytest.fixture
-def float32_products(monkeypatch):
-    """As on a machine whose products of 8-bit integers are not exact."""
-    monkeypatch.setattr(products, "storage", lambda: np.float32)
-    monkeypatch.setattr(ring, "storage", lambda: np.float32)
 
 
 @pytest.fixture
@@ -90,19 +83,7 @@ def test_products_in_float32_give_the_same_bits(float32_products):
     assert digest(logits_of_wiki_small()) == GOLDEN
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {
-            "ATEN_CPU_CAPABILITY": "default",
-            "OMP_NUM_THREADS": "2",
-            "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3",
-        },
-        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
-        {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AVX", "OPENBLAS_CORETYPE": "Prescott"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", OTHER_INSTRUCTIONS, ids=str)
 @pytest.mark.slow
 def test_other_instructions_give_the_same_bits(settings):
     program = "from test_exact import *; print(digest(logits_of_wiki_small()))"

@@ -10,12 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sharnn import compress, decompress, load
 from sharnn.corpora.sample import sample_bytes
-from sharnn.exact import learning, products, ring
+from small import OTHER_INSTRUCTIONS
 
 FOLDER = Path(__file__).parent / "golden"
 TEXT = sample_bytes(1200) + bytes(range(256))
@@ -41,13 +40,6 @@ def sums():
     return {name: hashlib.sha256(archive_of(name)).hexdigest() for name in OPTIONS}
 
 
-@pytest.fixture
-def float32_products(monkeypatch):
-    """As on a machine whose products of 8-bit integers are not exact."""
-    for module in (products, ring, learning):
-        monkeypatch.setattr(module, "storage", lambda: np.float32)
-
-
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_archives_are_those_that_were_committed(name):
     archive = (FOLDER / f"{name}.sha").read_bytes()
@@ -62,19 +54,7 @@ def test_products_in_float32_make_the_same_archives(float32_products, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {
-            "ATEN_CPU_CAPABILITY": "default",
-            "OMP_NUM_THREADS": "2",
-            "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3",
-        },
-        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
-        {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AVX", "OPENBLAS_CORETYPE": "Prescott"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", OTHER_INSTRUCTIONS, ids=str)
 def test_other_instructions_make_the_same_archives(settings):
     program = "from test_golden import *; assert sums() == SHA256, sums()"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
