@@ -64,7 +64,8 @@ def measure(model: SHARNN, name: str, data: bytes, options: dict[str, Any]) -> t
         raise RuntimeError(f"{name} did not come back")
     seconds = middle - start, time.perf_counter() - middle
     rates = " and ".join(f"{len(data) / each:,.0f}" for each in seconds)
-    return len(archive), f"{name}, {options}: {rates} bytes a second to compress and restore"
+    line = f"{name}, {options}: {len(archive):,} bytes, {rates} a second to compress and restore"
+    return len(archive), line
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -82,7 +82,7 @@ def stored(model, tmp_path_factory):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call():
+def skip_without_a_coder():
     """Skips a test that reads coded archives of format 1, where there is no coder for them."""
     try:
         return (yield)
@@ -90,6 +90,9 @@ def pytest_runtest_call():
         if CODER_IS_MISSING and "constriction, needed" in str(error):
             pytest.skip("needs constriction")
         raise
+
+
+pytest_runtest_setup = pytest_runtest_call = skip_without_a_coder
 
 
 @pytest.fixture(scope="session")

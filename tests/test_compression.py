@@ -391,7 +391,7 @@ def test_a_byte_outside_the_vocabulary_is_rejected():
 
 def test_mixing_makes_text_of_any_kind_smaller():
     model = coding_model(TEXT)
-    for data in (TEXT[:800], TEXT[:200] * 4, bytes(range(100, 140)) * 20):
+    for data in (TEXT[:400], TEXT[:100] * 4, bytes(range(100, 140)) * 10):
         fixed, mixed = compress(model, data), compress(model, data, mix=True)
         assert len(mixed) < len(fixed)
         assert decompress(model, mixed) == data
