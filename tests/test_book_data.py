@@ -72,7 +72,7 @@ def test_the_race_is_shown_before_and_after_its_results(finished, tmp_path, monk
     shown = []
     names = {"json": json, "sys": sys, "Path": Path, "sharnn": sharnn, "table": table}
     exec(source, {**names, "Markdown": Markdown, "display": shown.append})
-    assert "hint and no proof" in shown[0].data
+    assert "only a hint" in shown[0].data
     if finished:
         assert "one head, shifted keys" in shown[1].data
         assert "is ahead of" in shown[2].data

@@ -44,6 +44,12 @@ def test_steps_equal_the_models_until_after_the_memory_is_full(shape, batch):
             assert_close(stepper.step(x), expected)
 
 
+@pytest.mark.parametrize("options", [{}, *OPTIONS])
+def test_steps_that_threads_share_equal_the_models(options, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    test_steps_equal_the_models_until_after_the_memory_is_full(options, batch=1)
+
+
 def test_collapsing_and_training_mode_do_not_change_the_steps():
     model = small_model(dropout=0.5)
     stepper = Stepper(model)

@@ -45,7 +45,7 @@ def block(results: dict[str, Any]) -> str:
         "\nThe two models are a matched pair. They differ only in the head, and were trained\n"
         f"side by side on the same {size / 1e6:.2f} MB, each on one CPU thread, with seed {seed}:\n"
         f"{spent}.\n"
-        f"± is a standard error over stretches of {score['stretch']:,} bytes of the test text.\n"
+        f"± means two standard errors, from stretches of {score['stretch']:,} bytes of the text.\n"
         "The compressors were measured on the test text alone, and after the training text.\n"
     )
 
@@ -90,7 +90,7 @@ def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str
 
 
 def _with_error(difference: dict[str, Any]) -> str:
-    """Returns a difference with its standard error, which a short text lacks."""
+    """Returns a difference with two standard errors, which a short text lacks."""
     error = difference["error"]
-    spread = "" if error is None else f" ± {error:.3f}"
+    spread = "" if error is None else f" ± {2 * error:.3f}"
     return f"{difference['difference']:+.3f}{spread}"

@@ -96,7 +96,7 @@ def compare(
 def describe_difference(difference: Difference, first: str, second: str) -> str:
     """Describes a difference in one sentence, whichever model is better.
 
-    A difference of less than two standard errors counts as none.
+    After ± stand two standard errors. A smaller difference counts as none.
 
     Args:
         difference: from `compare`.
@@ -105,11 +105,11 @@ def describe_difference(difference: Difference, first: str, second: str) -> str:
     Example:
         >>> better = Difference("all bytes", 100, 1.8, 1.85, difference=0.05, error=0.01)
         >>> describe_difference(better, "the model with a head", "the one without")
-        'The model with a head needs 0.050 ± 0.010 bits per byte less than the one without.'
+        'The model with a head needs 0.050 ± 0.020 bits per byte less than the one without.'
     """
-    size, error = abs(difference.difference), difference.error
+    size, error = abs(difference.difference), 2 * difference.error
     subject = first[:1].upper() + first[1:]
-    if not size >= 2 * error:
+    if not size >= error:
         return (
             f"Between {first} and {second} no difference can be measured: "
             f"{difference.difference:+.3f} ± {error:.3f} bits per byte."

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sharnn.errors import InputError
 
-ROW_CHUNKS = 4  # a single stream's rows are split into chunks so that threads can share them
+# A single stream's rows are split into chunks so that threads can share them. For one thread that
+# would only be slower: PyTorch multiplies one matrix by a vector faster than several.
+ROW_CHUNKS = 4
 
 
 class RingBuffer:
@@ -67,7 +69,8 @@ class RingBuffer:
         used = [min(count, self.limit) for count in self.written]
         longest = max(used)
         batch, dim = q.shape
-        chunks = ROW_CHUNKS if batch == 1 and longest % ROW_CHUNKS == 0 else 1
+        shared = batch == 1 and torch.get_num_threads() > 1 and longest % ROW_CHUNKS == 0
+        chunks = ROW_CHUNKS if shared else 1
         rows = self.rows[:, :longest].unflatten(1, (chunks, -1)).flatten(0, 1)
         # rows: (batch chunks, rows, dim). The product is fastest if each query is stored as a
         # column.

@@ -36,7 +36,7 @@ class Stepper:
         model: the model; steps have no dropout, even if it is in training mode.
         batch_size: number of streams.
         storage: ``"float32"``, or ``"int8"``, which reads a quarter of the bytes for a small loss
-            in bits per byte (see the chapter "Faster").
+            in bits per byte (see the chapter "One byte at a time").
         memory_limit: M, the maximum number of rows a query can attend to; None for the model's.
 
     Raises:
