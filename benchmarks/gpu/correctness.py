@@ -176,7 +176,7 @@ def model_of(**changes: Any) -> sharnn.SHARNN:
     model = sharnn.SHARNN(sharnn.ModelConfig.from_dict(values))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += NOISE * torch.randn(parameter.shape)
+            parameter.add_(NOISE * torch.randn(parameter.shape))
     return model
 
 
