@@ -14,7 +14,7 @@ CACHED_APPENDICES := $(shell grep -L 'execution_mode: force' book/appendix-*.md)
 LIBRARY := $(shell find sharnn -type f -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check book bench paper lab format sync modules lock clean
+.PHONY: help setup test check book bench gpu paper lab format sync modules lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,14 +77,17 @@ _build/.library: $(LIBRARY) requirements.lock $(wildcard data/enwik8 data/enwiki
 	@mkdir -p _build
 	@touch $@
 
-# The page of the benchmarks reads a file that Sphinx does not track.
-_build/.results: benchmarks/results.json $(wildcard benchmarks/race.jsonl benchmarks/records.json)
-	@rm -f _build/.doctrees/benchmarks.doctree
+# The pages of measurements read files that Sphinx does not track.
+_build/.results: benchmarks/results.json $(wildcard benchmarks/race.jsonl benchmarks/records.json benchmarks/gpu.json)
+	@rm -f _build/.doctrees/benchmarks.doctree _build/.doctrees/first-gpu.doctree
 	@mkdir -p _build
 	@touch $@
 
 bench: setup ## run the benchmarks, 2 hours: make bench ARGS="--data FILE"; --quick for a trial
 	@$(ENV) python -m benchmarks $(ARGS)
+
+gpu: setup ## check and measure everything on a GPU, in 10 minutes; without one, a trial with tiny models
+	@$(ENV) python -m benchmarks gpu $(ARGS)
 
 paper: setup ## train the paper's model on enwik8 and score it; needs a GPU; resumes if interrupted
 	@$(ENV) sharnn paper $(ARGS)

@@ -15,6 +15,7 @@ import torch
 
 import sharnn
 from benchmarks.curves import curves
+from benchmarks.gpu.runner import run as run_gpu
 from benchmarks.hardware import hardware
 from benchmarks.machine import machine
 from benchmarks.quality import CLOCKS, CONTENDERS, PRESETS, compete
@@ -34,7 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     options = Parser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="python -m benchmarks race --help describes the race, which takes many hours.",
+        epilog="python -m benchmarks race --help describes the race, which takes many hours, and "
+        "python -m benchmarks gpu --help what to do with a first GPU.",
     )
     add = options.add_argument
     add("--quick", action="store_true", help="small models and few repeats, to test the harness")
@@ -168,6 +170,8 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["race"]:
             return run_race(words[1:])
+        if words[:1] == ["gpu"]:
+            return run_gpu(words[1:])
         arguments = make_parser().parse_args(words)
         with tempfile.TemporaryDirectory() as folder:
             # A test of the harness keeps its results only if --out is given.

@@ -19,6 +19,7 @@ from sharnn.streams import Streams
 
 # For each block: (hidden, cell), each (1, batch, dim), and its memory (batch, rows, dim) or None.
 PlainState = list[tuple[tuple[Tensor, Tensor], Tensor | None]]
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # dtype by precision
 
 
 class PlainHead(nn.Module):
@@ -177,13 +178,18 @@ class PlainTrainer:
         model: the model.
         corpus: the training data.
         recipe: batch size, segment lengths, optimiser, learning rate, clipping, and the precision
-            of the forward pass: ``"float32"`` or ``"bfloat16"``.
+            of the forward pass: ``"float32"``, ``"bfloat16"``, or ``"float16"`` on a GPU, with
+            loss scaling.
     """
 
     def __init__(self, model: Plain, corpus: sharnn.Corpus, recipe: sharnn.Recipe) -> None:
         self.model, self.recipe = model, recipe
         self.streams = Streams(corpus.train, recipe.batch_size)
         self.optimizer = make_optimizer(model, recipe)
+        self.device = model.output_bias.device
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=recipe.precision == "float16" and self.device.type == "cuda"
+        )
         self.state: PlainState | None = None
         self.offset = self.step_count = 0
 
@@ -193,18 +199,22 @@ class PlainTrainer:
         if self.streams.length - self.offset < length:
             self.offset, self.state = 0, None
         x, y = self.streams.segment(self.offset, length)  # (batch, time) both
+        x, y = x.to(self.device), y.to(self.device)
         self.offset += length
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate(self.step_count, 0.0)
         self.step_count += 1
         self.model.train()
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        dtype = AUTOCAST.get(self.recipe.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             logits, self.state = self.model(x, self.state)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return loss.item()
 
 

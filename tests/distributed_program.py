@@ -72,6 +72,19 @@ def as_one():
     return results
 
 
+def uneven():
+    """Trains as in `as_one` while one process needs much longer for each step than the others."""
+    original = Trainer._next_segment
+
+    def slow(self):
+        time.sleep(0.1 * (RANK == 1))
+        return original(self)
+
+    recipe = small_recipe(optimizer="lamb", batch_size=6, precision="float32")
+    with mock.patch.object(Trainer, "_next_segment", slow):
+        return summary(train(small_config(), CORPUS, recipe, progress_bar=False))
+
+
 def whole():
     """Trains without interruption."""
     return summary(train(WITH_DROPOUT, CORPUS, LONG_RECIPE, FOLDER / "whole", progress_bar=False))
@@ -219,6 +232,7 @@ def main_program():
     torch.set_num_threads(1)
     jobs = (
         as_one,
+        uneven,
         whole,
         cut,
         more_processes,

@@ -215,6 +215,13 @@ def test_three_processes_train_as_one(three_processes, corpus, tmp_path, optimiz
 
 
 @pytest.mark.slow
+def test_a_process_that_is_slower_than_the_others_changes_nothing(three_processes):
+    _, results = three_processes
+    for result in results:
+        assert result["uneven"] == result["as_one"]["lamb"]
+
+
+@pytest.mark.slow
 def test_resuming_is_exact_when_one_process_was_interrupted(three_processes):
     """With dropout in each process, carried state and a restart of the streams in between."""
     folder, results = three_processes

@@ -1,0 +1,1 @@
+"""What a first GPU should do: ``python -m benchmarks gpu``, or ``make gpu``."""

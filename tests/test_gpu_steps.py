@@ -1,0 +1,243 @@
+"""The steps for a first GPU run on the CPU at tiny sizes, notice what is wrong, and go on."""
+
+import copy
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import sharnn
+from benchmarks.__main__ import main
+from benchmarks.gpu import correctness as correctness_module
+from benchmarks.gpu import runner
+from benchmarks.gpu.captured import CapturedStepper
+from benchmarks.gpu.correctness import Check, correctness, cpu_numbers
+from benchmarks.gpu.memory import peak_of_step, projected
+from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.profile import OTHER, kind_of
+from benchmarks.gpu.results import add_step, read_results, result_of, start_file
+from benchmarks.gpu.steps import STEPS
+from benchmarks.gpu.variants import compiled, with_fused_attention
+from benchmarks.writers import random_state
+from sharnn import InputError, Stepper
+from sharnn.trainer import Trainer
+from small import ALL_OPTIONS, small_model, small_recipe
+
+GPU = {"device": "A GPU"}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan(device="cpu", tiny=True, data="sample", earlier=tmp_path / "gpu.json")
+
+
+# The steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_runs_on_the_cpu(plan, name):
+    start_file(plan.earlier, True, GPU)
+    if name == "profile":
+        add_step(plan.earlier, "limits", {"result": STEPS["limits"].run(plan)})
+    entry = runner.entry_of(
+        name, STEPS[name], {**dataclasses.asdict(plan), "earlier": str(plan.earlier)}
+    )
+    assert entry["status"] == "done", entry["line"]
+    result = json.loads(json.dumps(entry["result"]))
+    assert result.get("passed", True)
+    assert not result.get("left_out"), "every way works on the CPU"
+    assert entry["line"] == STEPS[name].line(result)
+    assert "\n" not in entry["line"]
+
+
+def test_a_failed_step_is_one_line_and_the_others_go_on(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(runner, "STEPS", {name: STEPS[name] for name in ("paper", "limits")})
+    missing = str(tmp_path / "missing")
+    assert main(["gpu", "--tiny", "--data", missing, "--out", str(out)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("missing" in line and line.startswith("paper (") for line in lines)
+    assert any(line.startswith("limits (") for line in lines)
+    assert "failed: paper" in lines
+    steps = read_results(out)["steps"]
+    assert [steps[name]["status"] for name in ("paper", "limits")] == ["failed", "done"]
+    assert result_of(out, "paper") is None
+
+
+def test_a_step_that_takes_too_long_is_ended(plan):
+    step = dataclasses.replace(STEPS["limits"], minutes=0.001)
+    settings = {**dataclasses.asdict(plan), "earlier": str(plan.earlier)}
+    entry = runner.entry_of("limits", step, settings)
+    assert (entry["status"], entry["line"]) == ("failed", "not ended after 0.001 minutes")
+
+
+# The results
+
+
+def test_a_trial_does_not_replace_the_results_of_a_gpu(tmp_path):
+    out = tmp_path / "gpu.json"
+    start_file(out, False, GPU)
+    add_step(out, "limits", {"result": {"x": 1}})
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="a trial would replace them"):
+        start_file(out, True, GPU)
+    assert out.read_bytes() == before
+    start_file(out, False, GPU)
+    assert result_of(out, "limits") == {"x": 1}, "the same GPU continues"
+    start_file(out, False, {"device": "Another GPU"})
+    assert result_of(out, "limits") is None
+
+
+def test_a_gpu_replaces_the_results_of_a_trial(tmp_path):
+    out = tmp_path / "gpu.json"
+    start_file(out, True, GPU)
+    add_step(out, "limits", {"result": {"x": 1}})
+    start_file(out, False, GPU)
+    assert read_results(out)["steps"] == {}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"steps": [], "tiny": true}', '{"steps": {}}'])
+def test_another_file_is_not_overwritten(tmp_path, capsys, content):
+    out = tmp_path / "other.json"
+    out.write_text(content)
+    assert main(["gpu", "--tiny", "--only", "limits", "--out", str(out)]) == 2
+    assert "can't be read as results of the GPU steps" in capsys.readouterr().err
+    assert out.read_text() == content
+
+
+# Correctness
+
+
+PARTS = [
+    "embedding.weight",
+    "output_bias",
+    "blocks.0.lstm.weight_hh_l0",
+    "blocks.1.lstm.bias_ih_l0",
+    "blocks.0.head.query.weight",
+    "blocks.1.head.key_scale",
+    "blocks.0.head.query_norm.weight",
+    "blocks.1.head.value_shape.weight",
+    "blocks.0.memory_norm.weight",
+    "blocks.1.boom.expand.weight",
+    "blocks.0.skip_norm.bias",
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_device_that_computes_a_part_differently_is_noticed(plan, monkeypatch, part):
+    def wrong_copy(model):
+        changed = copy.deepcopy(model)
+        with torch.no_grad():
+            changed.get_parameter(part)[::2] += 0.3
+        return changed
+
+    monkeypatch.setattr(correctness_module, "copy", SimpleNamespace(deepcopy=wrong_copy))
+    checks = list(cpu_numbers(plan))
+    assert not any(check.passed for check in checks if "logits" in check.name)
+
+
+def test_a_device_that_computes_the_same_passes(plan):
+    assert all(check.passed for check in cpu_numbers(plan))
+
+
+def test_a_difference_within_the_tolerance_passes():
+    passed = [Check("x", difference, 1.0).passed for difference in (0.9, 1.1, float("nan"))]
+    assert passed == [True, False, False]
+
+
+@pytest.mark.slow
+def test_an_error_in_one_comparison_does_not_stop_the_others(plan, monkeypatch):
+    def fail(plan):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(correctness_module, "author_numbers", fail)
+    result = correctness(plan)
+    assert result["errors"] == {"the author's numbers": "RuntimeError: no such kernel"}
+    assert not result["passed"]
+    assert len(result["checks"]) > 10
+
+
+# Other ways to compute the same
+
+
+@pytest.mark.parametrize("window", ["segment", "sliding"])
+@pytest.mark.parametrize("change", [with_fused_attention, lambda model: compiled(model, "eager")])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile reads it
+def test_other_ways_give_the_same_logits_and_gradients(change, window):
+    ours = small_model(memory_window=window)
+    theirs = change(copy.deepcopy(ours))
+    state = other_state = None
+    for x in torch.randint(256, (2, 60)).split(12, dim=1):  # the memory of 24 rows overflows
+        logits, state = ours(x, state)
+        other_logits, other_state = theirs(x, other_state)
+        torch.testing.assert_close(other_logits, logits, rtol=1e-4, atol=1e-5)
+    for model, output in ((ours, logits), (theirs, other_logits)):
+        model.zero_grad()
+        output.square().mean().backward()
+    for (name, ours_), (_, theirs_) in zip(
+        ours.named_parameters(), theirs.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(theirs_.grad, ours_.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_fused_attention_refuses_shifted_keys():
+    with pytest.raises(InputError, match="no shifted keys"):
+        with_fused_attention(small_model(shifted_keys=True))
+
+
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=str)
+def test_a_captured_stepper_gives_the_numbers_of_a_stepper(options):
+    model = small_model(attention_layers=(0, 2), **options)
+    state = random_state(model.config, 2, model.config.memory)
+    steppers = [Stepper(model, 2) for _ in range(2)]
+    for stepper in steppers:
+        stepper.load_state(state)
+    captured = CapturedStepper(steppers[1])
+    for x in torch.randint(256, (60, 2)):  # the memory of 24 rows is overwritten twice
+        torch.testing.assert_close(captured.step(x), steppers[0].step(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_is_captured_only_with_a_full_memory():
+    stepper = Stepper(small_model())
+    with pytest.raises(InputError, match="once the memory is full"):
+        CapturedStepper(stepper)
+
+
+# What is known without a GPU
+
+SHAPES = [
+    {"dropout": 0.0},
+    {"dropout": 0.1},
+    {"dim": 64, "boom_dim": 256, "layers": 2, "attention_layers": (0, 1), "memory": 1000},
+    {"dim": 96, "layers": 3, "attention_layers": ()},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_projected_memory_is_that_of_a_step_on_the_cpu(plan, shape):
+    values = {"dim": 128, "boom_dim": 512, "memory": 512, "dropout": 0.1, **shape}
+    config = sharnn.ModelConfig(**values)
+    recipe = small_recipe(batch_size=4, segment_length=128, device="cpu", precision="float32")
+    each = Trainer(sharnn.SHARNN(config), plan.corpus(), recipe)
+    each.state = random_state(config, 4, config.memory - 128)
+    each.step()
+    measured = peak_of_step(plan, each)
+    total = sum(projected(config, 4, 128, half=False).values())
+    assert total == pytest.approx(measured, rel=0.15)
+
+
+def test_kinds_of_work_are_recognised_by_name():
+    names = {
+        "ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_tn": "matrix products",
+        "aten::addmm": "matrix products",
+        "RNN_blockPersist_fp_LSTM": "LSTM",
+        "void cunn_SoftMaxForward": "softmax and loss",
+        "aten::native_layer_norm": "LayerNorm",
+        "aten::bernoulli_": "dropout",
+        "multi_tensor_apply_kernel": "optimiser",
+        "something": OTHER,
+    }
+    assert {name: kind_of(name) for name in names} == names
