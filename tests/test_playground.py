@@ -5,13 +5,14 @@ import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 from playwright.sync_api import expect
 
 from browser import needs_browser
 from model_pages import (
     HOSTILE,
+    TEXT,
     assert_fits_a_phone_in_the_dark,
+    bits_of,
     expect_read,
     start,
     type_text,
@@ -21,24 +22,6 @@ from sharnn import InputError, Playground, load, save
 from sharnn.cli import main
 from sharnn.web.scripts import export_web
 from small import small_model
-
-TEXT = "abcabd abcabd abcabd <b>&amp;</b> café"
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = small_model(shifted_keys=True, lstm_skip=0.5)
-    model.collapse()
-    return model
-
-
-@torch.no_grad()
-def bits_of(model, text, **settings):
-    """Returns the bits of each byte of a text; the first byte costs 8."""
-    x = torch.tensor(list(text.encode()))
-    logits, _ = model(x[None], **settings)
-    bits = F.cross_entropy(logits[0, :-1], x[1:], reduction="none") / torch.log(torch.tensor(2.0))
-    return torch.cat([torch.tensor([8.0]), bits])
 
 
 class TestThePython:
@@ -112,10 +95,6 @@ class TestThePython:
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
-
-    @pytest.fixture
-    def path(self, model, tmp_path):
-        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
     def numbers(self, page):
         known = page.evaluate(
