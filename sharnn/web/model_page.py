@@ -22,7 +22,7 @@ from sharnn.web.scripts import kernels, web_file, web_model, worker_source
 from sharnn.weights import usable
 
 SCRIPTS = (
-    "numbers bytes arrays colours pane dom fields random tensors engine known history session"
+    "numbers bytes arrays colours pane dom fields random tensors engine known history kept session"
 ).split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
