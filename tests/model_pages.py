@@ -29,6 +29,16 @@ def bits_of(model, text, **settings):
     return torch.cat([torch.tensor([8.0]), bits])
 
 
+@torch.no_grad()
+def weights_of(model, text, target, block=1):
+    """Returns the weights of a block's head when it predicted a byte of a text, as in a page."""
+    state = None
+    for symbol in text.encode()[:target]:
+        x = torch.tensor([[symbol]])
+        _, state, attention = model.forward_with_attention(x, state)
+    return attention[block][0, 0]
+
+
 @contextmanager
 def open_page(browser, path, script=""):
     """Opens a page, and checks at the end that nothing went wrong in it.

@@ -17,6 +17,7 @@ from model_pages import (
     start,
     type_text,
     wait,
+    weights_of,
 )
 from sharnn import InputError, Playground, load, save
 from sharnn.cli import main
@@ -124,18 +125,12 @@ class TestThePage:
         start(page)
         text = TEXT * 2  # longer than the memory
         type_text(page, text)
-        x = torch.tensor([list(text.encode())])
-        with torch.no_grad():
-            state = None
-            rows = []
-            for symbol in x[0]:
-                _, state, attention = stored.forward_with_attention(symbol.view(1, 1), state)
-                rows.append(attention[1][0, 0])
         for index in (5, 30, 60):
             page.evaluate(f"window.sharnn.choose({index})")
             page.wait_for_timeout(200)
             found = page.evaluate("Array.from(window.sharnn.attention.weights)")
-            torch.testing.assert_close(torch.tensor(found), rows[index - 1], rtol=1e-3, atol=1e-4)
+            expected = weights_of(stored, text, index)
+            torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-3, atol=1e-4)
 
     def test_the_most_likely_byte_is_written_at_temperature_0(self, page, stored):
         start(page)

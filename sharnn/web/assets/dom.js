@@ -63,6 +63,13 @@ function barHolder(share) {
   return holder;
 }
 
+/** Lets the reader choose a head by its block, if there are several; `use` is called with its index. */
+function offerHeads(blocks, use) {
+  $("head-choice").hidden = blocks.length < 2;
+  $("head").replaceChildren(...blocks.map((block, index) => make("option", placeInWords(block), { value: index })));
+  $("head").onchange = () => use(Number($("head").value));
+}
+
 /** Fits the page into the frame around it, if there is one: its headings, and with the same origin the height. */
 function fitFrame() {
   document.querySelectorAll("h1, h2, h3").forEach(lowerHeading);
