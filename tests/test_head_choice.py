@@ -132,6 +132,12 @@ def test_no_head_leaves_no_choice(browser, kind, tmp_path):
         expect(page.locator("#head-choice")).to_be_hidden()
 
 
+@pytest.mark.parametrize("kind", [Playground], indirect=True)
+def test_the_cut_is_that_of_each_head(page, kind):
+    words = "the memory of each head is cut to the newest byte; the LSTMs keep their state."
+    assert words in page.inner_text("#comparison")
+
+
 @pytest.mark.parametrize("kind", [AblationPage], indirect=True)
 def test_rows_are_removed_from_the_chosen_head(page, stored, kind):
     for text in (TEXT, OWN):

@@ -149,7 +149,8 @@ class Playground {
     } else lines.push(verdict);
     $("race").replaceChildren(...lines);
     $("comparison").textContent =
-      "Both bars are the same model. For the second, the head's memory is cut to the newest byte; the LSTMs keep " +
+      `Both bars are the same model. For the second, ${heads.length > 1 ? "the memory of each head" : "the head's memory"} ` +
+      "is cut to the newest byte; the LSTMs keep " +
       "their state. It has not learned to work so: a model that learned without a head " +
       (typical && headless ? `needs ${Number(headless).toFixed(2)} bits per byte on the unseen text. ` : "would lose less. ") +
       "The memory helps to complete what began before: the first letters of a name must still be guessed." +
