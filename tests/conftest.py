@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from sharnn import Corpus, InputError, load_corpus
+from sharnn import Corpus, InputError, Playground, load_corpus
 from sharnn.exact import learning, products, ring
+from small import small_model
 
 # A program for torchrun, not a test module.
 collect_ignore = ["distributed_program.py"]
@@ -62,6 +63,22 @@ def browser():
 
     with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The model in the playground. Tests of other pages have their own."""
+    model = small_model(shifted_keys=True, lstm_skip=0.5)
+    model.collapse()
+    return model
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    """The playground in a file. Tests of other pages have their own."""
+    from model_pages import TEXT  # Playwright may be missing
+
+    return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from contextlib import contextmanager
 
+import torch
+import torch.nn.functional as F
 from playwright.sync_api import expect
 
 from sharnn import load, save
 
+TEXT = "abcabd abcabd abcabd <b>&amp;</b> café"  # of the playground
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\x00\x07\u202e"
 )
@@ -15,6 +18,25 @@ def as_stored(model, path):
     """Returns the model with the weights that a page with it has."""
     save(model, path, storage="int8")
     return load(path)
+
+
+@torch.no_grad()
+def bits_of(model, text, **settings):
+    """Returns the bits of each byte of a text; the first byte costs 8."""
+    x = torch.tensor(list(text.encode()))
+    logits, _ = model(x[None], **settings)
+    bits = F.cross_entropy(logits[0, :-1], x[1:], reduction="none") / torch.log(torch.tensor(2.0))
+    return torch.cat([torch.tensor([8.0]), bits])
+
+
+@torch.no_grad()
+def weights_of(model, text, target, block=1):
+    """Returns the weights of a block's head when it predicted a byte of a text, as in a page."""
+    state = None
+    for symbol in text.encode()[:target]:
+        x = torch.tensor([[symbol]])
+        _, state, attention = model.forward_with_attention(x, state)
+    return attention[block][0, 0]
 
 
 @contextmanager

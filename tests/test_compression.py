@@ -298,10 +298,12 @@ def test_frames_of_another_archive_or_another_place_are_noticed(frames_of_600_by
         decompress(model, archive[:first] + other[second:])
 
 
-def test_the_error_for_another_model_names_the_fingerprint(model, trained):
-    archive = compress(model, TEXT)
-    with pytest.raises(InputError, match=rf"another model.*{fingerprint(model).hex()}"):
-        decompress(trained, archive)
+@pytest.mark.parametrize(("content", "method"), [(TEXT[:300], CODED), (NOISE, STORED)])
+def test_the_error_for_another_model_names_the_fingerprint(model, trained, content, method):
+    archive = compress(trained, content)
+    assert Header.from_bytes(archive).method == method
+    with pytest.raises(InputError, match=rf"another model.*{fingerprint(trained).hex()}"):
+        decompress(model, archive)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

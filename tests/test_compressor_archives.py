@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from browser import needs_browser
 from model_pages import HOSTILE, start, type_text, until
 from sharnn import compress, decompress
+from sharnn.compression.container import CODED, STORED, Header
 from sharnn.web.compressor import CompressorPage
 from sharnn.web.page import frame
 from small import favour, small_model
@@ -127,9 +128,12 @@ def test_a_damaged_archive_shows_what_comes_before(page, model):
 
 def test_files_that_are_no_archive_of_this_model(page):
     assert open_archive(page, "d.sha", b"some text") == "This is not an archive of sharnn."
-    other = compress(favour(small_model(), b"a"), b"a" * 200)
-    assert "another model" in open_archive(page, "d.sha", other)
-    expect(page.locator("#save-file")).to_be_hidden()
+    other = favour(small_model(), b"a")
+    for content, method in ((b"a" * 200, CODED), (bytes(range(256)), STORED)):
+        archive = compress(other, content)
+        assert Header.from_bytes(archive).method == method
+        assert "another model" in open_archive(page, "d.sha", archive)
+        expect(page.locator("#save-file")).to_be_hidden()
 
 
 def test_work_can_be_cancelled_with_the_keyboard(page):

@@ -1,4 +1,4 @@
-"""Pages with a model in them, in a frame: as an output of a notebook, and on Colab."""
+"""Pages with a model in them: in a file, and in a frame as an output of a notebook and on Colab."""
 
 import html
 
@@ -56,6 +56,25 @@ def use(inside):
     assert inside.locator("#problem").is_hidden()
 
 
+def assert_headings(page, title, level):
+    """The title has a level of its own, and all other headings are below it."""
+    headings = page.locator("body").evaluate(
+        """() => [...document.querySelectorAll("h1, h2, h3")].map((heading) =>
+          [heading.textContent, Number(heading.ariaLevel ?? heading.tagName[1])])"""
+    )
+    (first, highest), *others = headings
+    assert (first, highest) == (title, level)
+    assert {found for _, found in others} <= {level + 1, level + 2}
+    assert others
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_in_a_file_of_its_own(show, model, kind):
+    page = show(kind(model, "small", TEXT).page())
+    page.locator("body[data-ready]").wait_for()
+    assert_headings(page, kind.title, 1)
+
+
 @pytest.mark.parametrize("kind", PAGES)
 def test_of_the_same_origin(show, model, kind):
     content = kind(model, "small", TEXT)._repr_html_()
@@ -64,6 +83,7 @@ def test_of_the_same_origin(show, model, kind):
     inside.locator("body[data-ready]").wait_for()
     expect(inside.locator("html")).to_have_attribute("data-theme", "light")
     expect(inside.locator("#theme")).to_be_hidden()  # the page around has its own
+    assert_headings(inside, kind.title, 2)  # and its own title
     use(inside)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     expect(inside.locator("html")).to_have_attribute("data-theme", "dark")
@@ -80,6 +100,7 @@ def test_of_another_origin(show, model, kind):
     inside = page.locator("iframe").content_frame.locator("iframe").content_frame
     inside.locator("body[data-ready]").wait_for()
     expect(inside.locator("html")).to_have_attribute("data-theme", "dark")
+    assert_headings(inside, kind.title, 2)
     use(inside)
     assert inside.locator("body").evaluate("() => innerHeight") == kind.height
     inside.locator("#theme").select_option("light")

@@ -5,40 +5,24 @@ import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 from playwright.sync_api import expect
 
 from browser import needs_browser
 from model_pages import (
     HOSTILE,
+    TEXT,
     assert_fits_a_phone_in_the_dark,
+    bits_of,
     expect_read,
     start,
     type_text,
     wait,
+    weights_of,
 )
 from sharnn import InputError, Playground, load, save
 from sharnn.cli import main
 from sharnn.web.scripts import export_web
 from small import small_model
-
-TEXT = "abcabd abcabd abcabd <b>&amp;</b> café"
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = small_model(shifted_keys=True, lstm_skip=0.5)
-    model.collapse()
-    return model
-
-
-@torch.no_grad()
-def bits_of(model, text, **settings):
-    """Returns the bits of each byte of a text; the first byte costs 8."""
-    x = torch.tensor(list(text.encode()))
-    logits, _ = model(x[None], **settings)
-    bits = F.cross_entropy(logits[0, :-1], x[1:], reduction="none") / torch.log(torch.tensor(2.0))
-    return torch.cat([torch.tensor([8.0]), bits])
 
 
 class TestThePython:
@@ -113,10 +97,6 @@ class TestThePython:
 class TestThePage:
     pytestmark = needs_browser
 
-    @pytest.fixture
-    def path(self, model, tmp_path):
-        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
-
     def numbers(self, page):
         known = page.evaluate(
             "({ bits: window.sharnn.known.bitsOf[0], without: window.sharnn.known.bitsOf[1] })"
@@ -145,18 +125,12 @@ class TestThePage:
         start(page)
         text = TEXT * 2  # longer than the memory
         type_text(page, text)
-        x = torch.tensor([list(text.encode())])
-        with torch.no_grad():
-            state = None
-            rows = []
-            for symbol in x[0]:
-                _, state, attention = stored.forward_with_attention(symbol.view(1, 1), state)
-                rows.append(attention[1][0, 0])
         for index in (5, 30, 60):
             page.evaluate(f"window.sharnn.choose({index})")
             page.wait_for_timeout(200)
             found = page.evaluate("Array.from(window.sharnn.attention.weights)")
-            torch.testing.assert_close(torch.tensor(found), rows[index - 1], rtol=1e-3, atol=1e-4)
+            expected = weights_of(stored, text, index)
+            torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-3, atol=1e-4)
 
     def test_the_most_likely_byte_is_written_at_temperature_0(self, page, stored):
         start(page)

@@ -6,20 +6,12 @@ import pytest
 import torch
 
 from browser import needs_browser
-from model_pages import open_page, start, type_text, until
+from model_pages import TEXT, bits_of, open_page, start, type_text, until
 from sharnn import Playground, save
 from sharnn.checkpoint import SHIPPED
 from sharnn.web.model_page import shipped_record
 from sharnn.web.page import asset
 from small import small_model
-from test_playground import TEXT, bits_of
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = small_model(shifted_keys=True, lstm_skip=0.5)
-    model.collapse()
-    return model
 
 
 def totals(page):
@@ -31,10 +23,6 @@ def totals(page):
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
-
-    @pytest.fixture
-    def path(self, model, tmp_path):
-        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
     def test_the_bars_add_up(self, page, stored):
         on, off = (

@@ -5,27 +5,13 @@ import torch
 from playwright.sync_api import expect
 
 from browser import needs_browser
-from model_pages import expect_read, start, type_text, until, wait
-from sharnn import Playground
-from small import small_model
-from test_playground import TEXT, bits_of
+from model_pages import TEXT, bits_of, expect_read, start, type_text, until, wait
 from test_playground_use import totals
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = small_model(shifted_keys=True, lstm_skip=0.5)
-    model.collapse()
-    return model
 
 
 @pytest.mark.slow
 class TestThePage:
     pytestmark = needs_browser
-
-    @pytest.fixture
-    def path(self, model, tmp_path):
-        return Playground(model, "small", TEXT).save(tmp_path / "page.html")
 
     def test_what_the_model_wrote_is_marked_and_scored_apart(self, page, stored):
         start(page)

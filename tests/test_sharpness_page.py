@@ -13,6 +13,7 @@ from model_pages import (
     open_page,
     type_text,
     wait,
+    weights_of,
 )
 from sharnn import InputError
 from sharnn.web.sharpness import SharpnessPage, target_that_looks_far
@@ -30,16 +31,6 @@ def collapsed(**settings):
 @pytest.fixture(scope="module")
 def model():
     return collapsed(shifted_keys=True, lstm_skip=0.5)
-
-
-@torch.no_grad()
-def weights_of(model, text, target):
-    """Returns the weights of the head when it predicted a byte of a text."""
-    state = None
-    for symbol in text.encode()[:target]:
-        x = torch.tensor([[symbol]])
-        _, state, attention = model.forward_with_attention(x, state)
-    return attention[1][0, 0]
 
 
 def effective(weights):

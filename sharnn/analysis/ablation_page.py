@@ -11,7 +11,7 @@ from sharnn.analysis.ablation import ablate, top_keys
 from sharnn.analysis.byte_facts import earlier_ends
 from sharnn.analysis.replay import Replay
 from sharnn.analysis.trace import AttentionTrace, trace_attention
-from sharnn.web.arrays import STEP, pack, quantise
+from sharnn.web.arrays import STEP, pack, quantise, unpack
 from sharnn.web.model_page import ModelPage
 
 COUNTS = (1, 4, 16, 64, 256)  # of the most attended rows
@@ -62,36 +62,45 @@ class AblationPage(ModelPage):
         trace = trace_attention(
             self.model, self.text, start=1, targets=size, memory_limit=memory, segment_length=length
         )
-        block = min(trace.weights)
         replay = Replay(self.model, trace)
-        table = ablate(replay, block, COUNTS, DRAWS)
-        repeated = repeated_keys(trace, REPEAT)
-        drawn = [
-            replay.bits_without(block, _random_keys(trace, repeated.sum(-1), seed)) - replay.bits
-            for seed in range(DRAWS)
-        ]
-        random = torch.stack(drawn)  # (draws, targets)
-        top = (top_keys(trace.weights[block], trace.num_visible, k) for k in COUNTS)
-        without = [replay.probabilities_without(block, mask) for mask in (*top, repeated)]
-        guesses = torch.stack(without, dim=1).topk(GUESSES)  # (targets, lines, guesses)
-
-        def lines(of_counts: Tensor, of_repeated: Tensor) -> dict[str, str]:
-            return pack(torch.cat([of_counts, of_repeated[:, None]], dim=1), "float32")
-
-        codes, log2_largest = quantise(trace.weights[block])
+        heads = [_prepared_head(replay, block) for block in self.model.config.attention_layers]
+        most = unpack(heads[0]["extra"]).reshape(trace.num_targets, -1)[:, COUNTS.index(16)]
         return {
             **super()._example(),
-            "initial_target": 1 + int(table.top[:, COUNTS.index(16)].argmax()),
+            "initial_target": 1 + int(most.argmax()),
             "memory_limit": memory,
-            "codes": pack(codes, "uint8"),  # (targets, memory) by distance
             "step": STEP,
-            "log2_largest": log2_largest,
-            "extra": lines(table.top, replay.bits_without(block, repeated) - replay.bits),
-            "random": lines(table.random, random.mean(0)),
-            "random_std": lines(table.random_std, random.std(0)),
-            "line_guesses": pack(guesses.indices, "uint8"),
-            "line_probabilities": pack(guesses.values, "float32"),
+            "heads": heads,
         }
+
+
+def _prepared_head(replay: Replay, block: int) -> dict[str, Any]:
+    """Returns the weights of a block's head, and the effect of removing some of its rows."""
+    trace = replay.trace
+    table = ablate(replay, block, COUNTS, DRAWS)
+    repeated = repeated_keys(trace, REPEAT)
+    drawn = [
+        replay.bits_without(block, _random_keys(trace, repeated.sum(-1), seed)) - replay.bits
+        for seed in range(DRAWS)
+    ]
+    random = torch.stack(drawn)  # (draws, targets)
+    top = (top_keys(trace.weights[block], trace.num_visible, k) for k in COUNTS)
+    without = [replay.probabilities_without(block, mask) for mask in (*top, repeated)]
+    guesses = torch.stack(without, dim=1).topk(GUESSES)  # (targets, lines, guesses)
+
+    def lines(of_counts: Tensor, of_repeated: Tensor) -> dict[str, str]:
+        return pack(torch.cat([of_counts, of_repeated[:, None]], dim=1), "float32")
+
+    codes, log2_largest = quantise(trace.weights[block])
+    return {
+        "codes": pack(codes, "uint8"),  # (targets, memory) by distance
+        "log2_largest": log2_largest,
+        "extra": lines(table.top, replay.bits_without(block, repeated) - replay.bits),
+        "random": lines(table.random, random.mean(0)),
+        "random_std": lines(table.random_std, random.std(0)),
+        "line_guesses": pack(guesses.indices, "uint8"),
+        "line_probabilities": pack(guesses.values, "float32"),
+    }
 
 
 def repeated_keys(trace: AttentionTrace, length: int) -> Tensor:

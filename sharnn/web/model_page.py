@@ -22,7 +22,7 @@ from sharnn.web.scripts import kernels, web_file, web_model, worker_source
 from sharnn.weights import usable
 
 SCRIPTS = (
-    "numbers bytes arrays colours pane dom fields random tensors engine known history session"
+    "numbers bytes arrays colours pane dom fields random tensors engine known history kept session"
 ).split()
 # The environment variable that names the model whose weights the pages of a book share.
 SHARED_MODEL = "SHARNN_SHARED_MODEL"
@@ -113,9 +113,9 @@ class ModelPage:
         scripts += [asset(f"{name}.js", self.package) for name in (*self.scripts, self.kind)]
         style = asset("page.css") + asset("model_page.css")
         style += asset(f"{self.kind}.css", self.package)
-        elements = asset(f"{self.kind}.html", self.package).replace(
-            "<!-- field -->\n", asset("field.html")
-        )
+        elements = asset(f"{self.kind}.html", self.package)
+        for part in ("field", "heads"):
+            elements = elements.replace(f"    <!-- {part} -->\n", asset(f"{part}.html"))
         body = asset("header.html") + elements + asset("footer.html")
         before, after = shell(f"{self.title} ({self.name})", style, body, scripts)
         return f"{before}{to_json(self._payload())}{after}"
@@ -196,11 +196,11 @@ class ModelPage:
         return torch.cat([losses.new_tensor([8.0]), losses / torch.log(torch.tensor(2.0))])
 
     @torch.no_grad()
-    def _attention(self) -> Tensor | None:
-        """Returns the weights of the first head along the prepared text, (time, time)."""
+    def _attention(self) -> list[Tensor]:
+        """Returns the weights along the prepared text, (time, time) for each head."""
         with evaluating(self.model):
             _, _, attention = self.model.forward_with_attention(self._symbols()[None])
-        return next(iter(attention.values()))[0].float().cpu() if attention else None
+        return [weights[0].float().cpu() for weights in attention.values()]
 
 
 def count(number: int, noun: str) -> str:

@@ -62,11 +62,10 @@ class Playground(ModelPage):
         with_memory, without = (unpack(each) for each in content["bits"])
         content["initial_target"] = int((without - with_memory).argmax())
         content["step"] = STEP
-        codes, content["log2_largest"] = torch.zeros(1), 0.0
-        weights = self._attention()  # (time, time)
-        if weights is not None:
+        content["heads"] = []
+        for weights in self._attention():
             # By distance: column 0 is the newest row.
             by_distance = torch.stack([row.roll(-i - 1).flip(0) for i, row in enumerate(weights)])
-            codes, content["log2_largest"] = quantise(by_distance)
-        content["codes"] = pack(codes, "uint8")
+            codes, log2_largest = quantise(by_distance)
+            content["heads"].append({"codes": pack(codes, "uint8"), "log2_largest": log2_largest})
         return content

@@ -19,7 +19,7 @@ from sharnn.web.assembler import assemble
 from sharnn.web.page import asset
 from sharnn.weights import usable
 
-WORKER = "tensors kernels model reading random distribution worker".split()
+WORKER = "tensors kernels rewindable model reading random distribution worker".split()
 EXACT = "exact integers stepper coder sha256 archive archiver".split()
 
 

@@ -40,17 +40,22 @@ class SharpnessPage(ModelPage):
         "those of the model's LSTM.",
     )
 
-    @property
-    def block(self) -> Block:
-        """The first block that has the head."""
-        return self.model.blocks[self.model.config.attention_layers[0]]
-
     def _payload(self) -> dict[str, Any]:
-        return {**super()._payload(), "head": self._head()}
+        config = self.model.config
+        return {
+            **super()._payload(),
+            "heads": [self._head(block) for block in self._blocks()],
+            "limit": config.memory,
+            "shifted": config.shifted_keys,
+            "start_gain": config.query_gain or QUERY_GAIN,
+        }
 
-    def _head(self) -> dict[str, Any]:
-        """Returns the parameters of the head, its matrix in 8 bits."""
-        config, block = self.model.config, self.block
+    def _blocks(self) -> list[Block]:
+        """Returns the blocks that have a head."""
+        return [self.model.blocks[number] for number in self.model.config.attention_layers]
+
+    def _head(self, block: Block) -> dict[str, Any]:
+        """Returns the parameters of a block's head, its matrix in 8 bits."""
         head = block.head
         assert head is not None
         vectors = {
@@ -69,9 +74,6 @@ class SharpnessPage(ModelPage):
             "vectors": {name: pack(v.detach(), "float32") for name, v in vectors.items()},
             "matrix": matrix,
             "matrix_scales": matrix_scales,
-            "limit": config.memory,
-            "shifted": config.shifted_keys,
-            "start_gain": config.query_gain or QUERY_GAIN,
         }
 
     @torch.no_grad()
@@ -79,15 +81,21 @@ class SharpnessPage(ModelPage):
         """Returns the prepared text, its rows, and a prediction that looks far back."""
         content = super()._example()
         outputs: list[Tensor] = []
-        hook = self.block.memory_norm.register_forward_hook(
-            lambda _module, inputs, _output: outputs.append(inputs[0])
-        )
-        weights = self._attention()  # (time, time)
-        hook.remove()
-        assert weights is not None
-        rows = F.layer_norm(outputs[0][0].float(), outputs[0].shape[-1:], eps=1e-12).cpu()
-        content["rows"], content["row_scales"] = pack_rows(rows)
-        content["initial_target"] = target_that_looks_far(weights)
+        hooks = [
+            block.memory_norm.register_forward_hook(
+                lambda _module, inputs, _output: outputs.append(inputs[0])
+            )
+            for block in self._blocks()
+        ]
+        weights = self._attention()
+        for hook in hooks:
+            hook.remove()
+        content["heads"] = []
+        for output in outputs:
+            rows = F.layer_norm(output[0].float(), output.shape[-1:], eps=1e-12).cpu()
+            packed, scales = pack_rows(rows)
+            content["heads"].append({"rows": packed, "row_scales": scales})
+        content["initial_target"] = target_that_looks_far(weights[0])
         return content
 
 

@@ -12,7 +12,8 @@ function deviation(values) {
 class AblationView {
   constructor(payload) {
     this.payload = payload;
-    [this.block] = payload.head_blocks;
+    this.head = 0; // index of the head whose rows are removed
+    offerHeads(payload.head_blocks, (index) => this.useHead(index));
     this.session = new Session(payload, this);
     this.chosen = null;
     this.picked = null; // { from, to }: bytes that were selected in the memory
@@ -34,10 +35,29 @@ class AblationView {
   async open() {
     const { example } = this.payload;
     const names = ["codes", "extra", "random", "random_std", "line_guesses", "line_probabilities"];
-    const arrays = await Promise.all(names.map((name) => unpack(example[name])));
-    this.prepared = Object.fromEntries(names.map((name, i) => [name, arrays[i]]));
+    this.preparedHeads = await Promise.all(example.heads.map(async (head) => {
+      const arrays = await Promise.all(names.map((name) => unpack(head[name])));
+      const scale = { step: example.step, log2_largest: head.log2_largest };
+      return { scale, ...Object.fromEntries(names.map((name, i) => [name, arrays[i]])) };
+    }));
     this.toChoose = example.initial_target;
     await this.session.showExample();
+  }
+
+  /** Removes rows from another head. */
+  useHead(index) {
+    this.head = index;
+    if (this.chosen !== null) this.measure();
+  }
+
+  /** Number of the block that has the head. */
+  get block() {
+    return this.payload.head_blocks[this.head];
+  }
+
+  /** What was computed of the head with the page. */
+  get prepared() {
+    return this.preparedHeads[this.head];
   }
 
   /** True while the numbers are those that were computed with the page. */
@@ -169,12 +189,11 @@ class AblationView {
   /** Returns the weights behind the prediction of a byte, those of the oldest row first. */
   async weightsOf(target) {
     if (!this.isExample) return this.session.request("attend", { target, block: this.block });
-    const { example } = this.payload;
-    const limit = example.memory_limit;
+    const { prepared, payload: { example: { memory_limit: limit } } } = this;
     const first = Math.max(0, target - limit);
     const weights = Array.from({ length: target - first }, (_, i) => {
       const distance = target - first - i;
-      return dequantise(this.prepared.codes[(target - 1) * limit + distance - 1], example);
+      return dequantise(prepared.codes[(target - 1) * limit + distance - 1], prepared.scale);
     });
     return { first, weights };
   }

@@ -41,9 +41,7 @@ class Explorer {
       (index) => ($("under-remembered").textContent =
         index === null ? this.pinned : this.describeWeight(index)),
     );
-    $("head-choice").hidden = trace.heads.length < 2;
-    $("head").replaceChildren(
-      ...trace.heads.map(({ block }, index) => make("option", placeInWords(block), { value: index })));
+    offerHeads(trace.heads.map(({ block }) => block), (index) => this.useHead(index));
     this.useHead(0);
     this.choose(Math.min(payload.initial_target, trace.numTargets - 1));
     this.opened = true;

@@ -11,7 +11,6 @@ function onDrag(element, act) {
 }
 
 function connect(explorer) {
-  $("head").onchange = (event) => explorer.useHead(Number(event.target.value));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.matches("input, textarea, select");
     if (typing || event.ctrlKey || event.altKey || event.metaKey || !explorer.head) return;

@@ -138,7 +138,7 @@ function readHeader(archive, fingerprint) {
   if (lanes < 1 || lanes > Math.max(1, Math.min(length, MAX_LANES))) {
     throw new Refusal(`The archive is invalid: it has ${lanes} lanes.`);
   }
-  if (method === CODED && !areEqual(header.subarray(16, sumStart), fingerprint)) {
+  if (!areEqual(header.subarray(16, sumStart), fingerprint)) {
     throw new Refusal("The archive was packed with another model.");
   }
   // A forged length must not exhaust the memory.

@@ -6,7 +6,14 @@ function make(tag, text = "", attributes = {}) {
   const element = document.createElement(tag);
   element.textContent = text;
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  lowerHeading(element);
   return element;
+}
+
+/** In a frame, puts a heading one level lower: the page around the frame has a title of its own. */
+function lowerHeading(element) {
+  const [, level] = element.tagName.match(/^H(\d)$/) ?? [];
+  if (level && window.parent !== window) element.setAttribute("aria-level", Number(level) + 1);
 }
 
 function nameOf(trace, index) {
@@ -56,8 +63,16 @@ function barHolder(share) {
   return holder;
 }
 
-/** Sets the height of the frame to that of the page, if both have the same origin. */
+/** Lets the reader choose a head by its block, if there are several; `use` is called with its index. */
+function offerHeads(blocks, use) {
+  $("head-choice").hidden = blocks.length < 2;
+  $("head").replaceChildren(...blocks.map((block, index) => make("option", placeInWords(block), { value: index })));
+  $("head").onchange = () => use(Number($("head").value));
+}
+
+/** Fits the page into the frame around it, if there is one: its headings, and with the same origin the height. */
 function fitFrame() {
+  document.querySelectorAll("h1, h2, h3").forEach(lowerHeading);
   try {
     const frame = window.frameElement;
     if (!frame) return;

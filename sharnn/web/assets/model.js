@@ -102,13 +102,14 @@ class Memory {
 }
 
 /** One text that a model reads: the states of its LSTMs, and the memories of its heads. */
-class Stream {
+class Stream extends Rewindable {
   /**
    * @param {Model} model - the weights
    * @param {number} limit - M, the maximum number of rows that a query can attend to
    * @param {number} capacity - the number of rows to store, at least M
    */
   constructor(model, limit = model.config.memory, capacity = 2 * limit) {
+    super();
     this.model = model;
     const { workspace, config: { dim, boom_dim: boomDim, vocab_size: symbols } } = model;
     const vector = (length = dim) => workspace.array(length);
@@ -127,23 +128,6 @@ class Stream {
     this.fromHidden = vector(4 * dim);
     this.u = vector(boomDim);
     this.logits = vector(symbols);
-  }
-
-  /** Returns what `restore` needs to return to this point, while the memory still has its rows. */
-  snapshot() {
-    return this.states.map(({ hidden, cell, memory }) => ({
-      hidden: hidden.slice(),
-      cell: cell.slice(),
-      count: memory ? memory.count : 0,
-    }));
-  }
-
-  restore(snapshot) {
-    this.states.forEach(({ hidden, cell, memory }, i) => {
-      hidden.set(snapshot[i].hidden);
-      cell.set(snapshot[i].cell);
-      if (memory) memory.count = snapshot[i].count;
-    });
   }
 
   /** Returns the number of bytes that a stream needs in a workspace. */

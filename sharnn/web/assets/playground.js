@@ -9,6 +9,8 @@ class Playground {
     this.session = new Session(payload, this, WRITTEN);
     this.chosen = null;
     this.isAtEnd = false; // the byte after the text is selected, also after a change of the text
+    this.head = 0; // index of the head that is shown
+    offerHeads(payload.head_blocks, (index) => this.showHead(index));
     this.writer = new Writer(this.session, (index) => this.chooseLater(index));
     $("to-example").addEventListener("click", () => this.chooseLater(payload.example.initial_target));
     $("warning").textContent = payload.warning;
@@ -18,9 +20,15 @@ class Playground {
   /** Shows the prepared text. */
   async open() {
     const { example } = this.payload;
-    this.exampleCodes = await unpack(example.codes); // (targets, distances)
+    this.exampleCodes = await Promise.all(example.heads.map(({ codes }) => unpack(codes))); // (targets, distances) each
     this.toChoose = example.initial_target;
     await this.session.showExample();
+  }
+
+  /** Shows where another head looked. */
+  showHead(index) {
+    this.head = index;
+    if (this.chosen !== null) this.choose(this.chosen);
   }
 
   /** Shows a text, read or not. */
@@ -141,7 +149,8 @@ class Playground {
     } else lines.push(verdict);
     $("race").replaceChildren(...lines);
     $("comparison").textContent =
-      "Both bars are the same model. For the second, the head's memory is cut to the newest byte; the LSTMs keep " +
+      `Both bars are the same model. For the second, ${heads.length > 1 ? "the memory of each head" : "the head's memory"} ` +
+      "is cut to the newest byte; the LSTMs keep " +
       "their state. It has not learned to work so: a model that learned without a head " +
       (typical && headless ? `needs ${Number(headless).toFixed(2)} bits per byte on the unseen text. ` : "would lose less. ") +
       "The memory helps to complete what began before: the first letters of a name must still be guessed." +
@@ -168,7 +177,7 @@ class Playground {
 
   /** Selects a byte: shows what was expected in its place, and where the head looked. */
   async choose(index) {
-    const { known } = this;
+    const { known, head } = this;
     this.chosen = index;
     this.isAtEnd = index === known.bytes.length;
     this.pinned = this.describe(index);
@@ -176,7 +185,7 @@ class Playground {
     $("under-bytes").textContent = this.pinned;
     this.fillGuesses(index);
     const found = await this.weightsOf(index);
-    if (this.chosen !== index || this.known !== known) return;
+    if (this.chosen !== index || this.known !== known || this.head !== head) return;
     this.attention = found;
     this.paintMemory();
   }
@@ -204,18 +213,18 @@ class Playground {
 
   /** Returns the weights behind the prediction of a byte, or null if there are none. */
   async weightsOf(index) {
-    const { known, payload } = this;
+    const { known, payload, head } = this;
     const isRead = index < known.read || known.read === known.bytes.length;
     if (!payload.head_blocks.length || index < 1 || !isRead) return null;
     const { example, live } = this.session;
     if (!live && index <= example.common(known.bytes)) {
       const { length } = example.bytes;
-      const codes = this.exampleCodes.subarray((index - 1) * length, index * length);
-      const weights = Array.from(
-        { length: index }, (_, row) => dequantise(codes[index - 1 - row], payload.example));
+      const codes = this.exampleCodes[head].subarray((index - 1) * length, index * length);
+      const scale = { step: payload.example.step, ...payload.example.heads[head] };
+      const weights = Array.from({ length: index }, (_, row) => dequantise(codes[index - 1 - row], scale));
       return { first: 0, weights };
     }
-    return this.session.request("attend", { target: index, block: payload.head_blocks[0] });
+    return this.session.request("attend", { target: index, block: payload.head_blocks[head] });
   }
 
   paintMemory() {

@@ -31,6 +31,7 @@ class Session {
     this.marked = null; // { bytes, written }: the marks that the text in the field had, if others than `known`'s
     const marks = () => this.known && { bytes: this.known.bytes, written: this.known.written };
     this.history = new TextHistory($("text"), marks, (marked) => this.change(marked));
+    this.kept = new KeptText(payload);
     $("text").addEventListener("input", () => this.change());
     $("to-example").onclick = () => {
       this.replace(this.exampleText);
@@ -43,10 +44,27 @@ class Session {
     this.behind = this.typing = true;
     this.marked = marked ?? this.marked;
     this.showChange();
+    this.keep();
     clearTimeout(this.timer);
     await this.start();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.typing && this.read(), PAUSE);
+  }
+
+  /** Keeps the text for this tab, unless it is the example, and which of its bytes the model wrote. */
+  keep() {
+    const { value: text } = $("text");
+    const before = this.marked ?? this.known;
+    const marks = before ? keepMarks(before.bytes, before.written, toBytes(text)) : [];
+    this.kept.set(text === this.exampleText ? null : { text, written: marks.join("") });
+  }
+
+  /** Reads the text that the reader left in this tab, if there is one. */
+  restore() {
+    const kept = this.kept.get();
+    if (!kept) return;
+    this.history.put(kept.text);
+    this.change({ bytes: toBytes(kept.text), written: Uint8Array.from(kept.written, Number) });
   }
 
   /** Shows what depends on the text of the field, read or not. */
@@ -192,6 +210,7 @@ class Session {
     this.marked = null;
     known.written.fill(1, written);
     this.known = known;
+    this.keep();
     this.view.show(known);
     const from = known.read;
     const before = performance.now();
@@ -247,4 +266,5 @@ async function startPage(build) {
   followTheme($("theme"), () => view.recolour());
   fitFrame();
   await view.open();
+  view.session.restore();
 }

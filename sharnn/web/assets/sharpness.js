@@ -16,19 +16,45 @@ class SharpnessView {
   }
 
   async open() {
-    const { example, head } = this.payload;
-    const unpacked = Object.entries(head.vectors).map(async ([name, packed]) => [name, await unpack(packed)]);
-    const model = { ...Object.fromEntries(await Promise.all(unpacked)), limit: head.limit, shifted: head.shifted };
-    model.matrix = scaleRows(await unpack(head.matrix), await unpack(head.matrix_scales));
-    this.head = new Head(model);
-    this.exampleRows = scaleRows(await unpack(example.rows), await unpack(example.row_scales));
+    const { example, heads, limit, shifted, head_blocks: blocks } = this.payload;
+    this.heads = await Promise.all(heads.map(async ({ vectors, matrix, matrix_scales: scales }) => {
+      const unpacked = Object.entries(vectors).map(async ([name, packed]) => [name, await unpack(packed)]);
+      const model = { ...Object.fromEntries(await Promise.all(unpacked)), limit, shifted };
+      return new Head({ ...model, matrix: scaleRows(await unpack(matrix), await unpack(scales)) });
+    }));
+    this.exampleRows = await Promise.all(example.heads.map(async ({ rows, row_scales: scales }) =>
+      scaleRows(await unpack(rows), await unpack(scales))));
     this.wished = example.initial_target;
-    this.prepareControls();
+    offerHeads(blocks, (index) => this.useHead(index));
+    this.useHead(0);
     await this.session.showExample();
   }
 
+  /** Shows another head, with the model's own settings, and the same prediction. */
+  useHead(index) {
+    this.head = this.heads[index];
+    this.prepareControls();
+    if (!this.known) return;
+    this.prepareRows();
+    this.finish(this.known);
+  }
+
+  /** Number of the block that has the head. */
+  get block() {
+    return this.payload.head_blocks[this.heads.indexOf(this.head)];
+  }
+
+  /** Uses the rows of the prepared text, or none until those of another text are here. */
+  prepareRows() {
+    const { head, heads, exampleRows, session } = this;
+    delete document.body.dataset.rows;
+    this.found = null;
+    $("under-bytes").textContent = "Not read yet.";
+    head.rows = this.known === session.example ? exampleRows[heads.indexOf(head)] : new Float32Array(0);
+  }
+
   prepareControls() {
-    const { head, payload: { name, head: { start_gain: startGain } } } = this;
+    const { head, payload: { name, start_gain: startGain } } = this;
     const { trained } = head;
     this.settings = trained;
     $("matrix").options[0].textContent = `${name}'s`;
@@ -86,11 +112,8 @@ class SharpnessView {
   /** Shows a text, read or not. */
   show(known) {
     this.known = known;
-    delete document.body.dataset.rows;
     this.chosen = Math.max(0, Math.min(this.wished, known.bytes.length - 1));
-    this.found = null;
-    $("under-bytes").textContent = "Not read yet.";
-    this.head.rows = known === this.session.example ? this.exampleRows : new Float32Array(0);
+    this.prepareRows();
     this.pane = new TextPane($("bytes"), known, 0, known.bytes.length, (index) => this.choose(index), (index) => {
       $("under-bytes").textContent = this.describe(index ?? this.chosen);
     });
@@ -100,10 +123,11 @@ class SharpnessView {
 
   /** Shows the weights of a text that has been read, with the rows that the engine remembers. */
   async finish(known) {
+    const { head, block } = this;
     if (known !== this.session.example) {
-      const { rows } = await this.session.request("rows", { block: this.payload.head_blocks[0] });
-      if (this.known !== known) return;
-      this.head.receive(rows);
+      const { rows } = await this.session.request("rows", { block });
+      if (this.known !== known || this.head !== head) return;
+      head.receive(rows);
     }
     this.weigh();
     document.body.dataset.rows = known.bytes.length;

@@ -55,13 +55,14 @@ class ExactModel {
 }
 
 /** One text that a model reads: the states of its LSTMs, and the memories of its heads. */
-class ExactStream {
+class ExactStream extends Rewindable {
   /**
    * @param {ExactModel} model - the weights
    * @param {number} limit - M, the maximum number of rows that a query can attend to
    * @param {number} capacity - the number of rows to store, at least M
    */
   constructor(model, limit, capacity) {
+    super();
     this.model = model;
     const { workspace, config, units } = model;
     const { dim, vocab_size: symbols, shifted_keys: shiftedKeys = false } = config;
@@ -85,23 +86,6 @@ class ExactStream {
   /** Returns the number of bytes that a stream needs in a workspace. */
   static size({ dim, attention_layers: heads }, capacity) {
     return heads.length * IntegerMemory.size(capacity, dim);
-  }
-
-  /** Returns what `restore` needs to return to this point, while the memory still has its rows. */
-  snapshot() {
-    return this.states.map(({ hidden, cell, memory }) => ({
-      hidden: hidden.slice(),
-      cell: cell.slice(),
-      count: memory ? memory.count : 0,
-    }));
-  }
-
-  restore(snapshot) {
-    this.states.forEach(({ hidden, cell, memory }, i) => {
-      hidden.set(snapshot[i].hidden);
-      cell.set(snapshot[i].cell);
-      if (memory) memory.count = snapshot[i].count;
-    });
   }
 
   /** Reads one byte and returns the logits of the next, which the next step overwrites. */
