@@ -169,7 +169,7 @@ def curves_figure(
     Example:
         >>> curve = {"bytes_read": [0, 9], "cpu_seconds": [0, 9], "valid": [6.0, 5.0]}
         >>> axes = curves_figure(("a", curve, []), ("b", curve, [curve]), ["valid"])
-        
+        >>> [line.get_label() for line in axes[0].figure.legends[0].get_lines()]
         ['a', 'b', 'falling learning rate']
     """
     grid = panels(len(SCALES), height=3.2 * len(texts), rows=len(texts))
