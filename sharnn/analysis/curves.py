@@ -169,7 +169,7 @@ def curves_figure(
     Example:
         >>> curve = {"bytes_read": [0, 9], "cpu_seconds": [0, 9], "valid": [6.0, 5.0]}
         >>> axes = curves_figure(("a", curve, []), ("b", curve, [curve]), ["valid"])
-        >>> [line.get_label() for line in axes[1].get_legend().get_lines()]
+        >>> [line.get_label() for line in axes[0].figure.legends[0].get_lines()]
         ['a', 'b', 'falling learning rate']
     """
     grid = panels(len(SCALES), height=3.2 * len(texts), rows=len(texts))
@@ -189,8 +189,8 @@ def curves_figure(
         axes.set_ylabel("bits per byte")
     if first[2] or second[2]:
         grid[1].plot([], [], color=GREY, linestyle="--", label="falling learning rate")
-    # By text read the faster step ends further right, which leaves space under its curve.
-    grid[1].legend(loc="lower right")
+    handles, labels = grid[1].get_legend_handles_labels()
+    grid[1].figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return grid
 
 
