@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sharnn
-from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.captured import CapturedStepper
+from benchmarks.gpu.plan import Plan, reason
 from benchmarks.page_blocks import ROOT
 from sharnn.trainer import Trainer
 
@@ -76,13 +77,14 @@ def correctness(plan: Plan) -> dict[str, Any]:
     }
     checks: list[Check] = []
     errors: dict[str, str] = {}
-    # cuDNN's LSTM would round float32 products to TF32.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    # cuDNN's LSTM would round float32 products to TF32. Without enabled=True this would turn off
+    # cuDNN itself.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for name, compare in comparisons.items():
             try:
                 checks += compare(plan)
             except Exception as error:  # whatever a new device may raise
-                errors[name] = f"{type(error).__name__}: {error}"
+                errors[name] = reason(error)
     return {
         "checks": [check.to_dict() for check in checks],
         "errors": errors,
@@ -243,15 +245,27 @@ def resumed_runs(plan: Plan) -> Iterable[Check]:
 
 
 def stepped(plan: Plan) -> Iterable[Check]:
-    """Compares steps of one byte with the whole text at once, beyond a full memory."""
+    """Compares steps of one byte with the whole text at once, beyond a full memory.
+
+    The captured step takes over when the memory is full, and overwrites all of it.
+    """
     model = model_of(memory_window="sliding").to(plan.device).eval()
     x = torch.randint(256, (2, 200), device=plan.device)
     with torch.no_grad():
         whole, _ = model(x)  # (batch, time, vocab_size)
-        stepper, state, steps, packed = sharnn.Stepper(model, 2), None, [], []
-        for symbols in x.unbind(1):
+        stepper, other = sharnn.Stepper(model, 2), sharnn.Stepper(model, 2)
+        state, steps, packed, graph = None, [], [], []
+        full = model.config.memory
+        for symbols in x[:, :full].unbind(1):
+            other.step(symbols)
+        captured = CapturedStepper(other)
+        for position, symbols in enumerate(x.unbind(1)):
             logits, state = model.step(symbols, state)
             steps.append(logits)
             packed.append(stepper.step(symbols))
+            if position >= full:
+                graph.append(captured.step(symbols).clone())  # the next step overwrites it
     yield Check("step by step", relative(torch.stack(steps, 1), whole), FLOAT32)
     yield Check("Stepper", relative(torch.stack(packed, 1), whole), FLOAT32)
+    gap = relative(torch.stack(graph, 1), whole[:, full:])
+    yield Check("Stepper, captured", gap, FLOAT32)
