@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.profile import OTHER, kind_of
 from benchmarks.gpu.results import add_step, read_results, result_of, start_file
 from benchmarks.gpu.steps import STEPS
-from benchmarks.gpu.training import PLAIN, in_turns_or_left_out, step_rate, trainer
+from benchmarks.gpu.training import PLAIN, in_pairs, in_turns_or_left_out, step_rate, trainer
 from benchmarks.gpu.variants import compiled, with_fused_attention
 from benchmarks.writers import random_state
 from sharnn import InputError, Stepper
@@ -177,6 +178,46 @@ def test_a_case_that_fails_while_it_is_measured_is_left_out(plan):
     found = in_turns_or_left_out(plan, {"a": lambda: 1.0, "b": fail}, left_out)
     assert found == {"a": [1.0, 1.0]}
     assert left_out == {"b": "out of memory"}
+
+
+class Recorded:
+    """A trainer whose steps may fail, also if another has been made since."""
+
+    recipe = SimpleNamespace(batch_size=1, segment_length=1)
+
+    def __init__(self, name, makes, fails):
+        self.name, self.makes, self.fails = name, makes, fails
+        makes.append(name)
+
+    def step(self):
+        if self.fails(self.name, self.makes[-1]):
+            raise torch.cuda.OutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    ("fails", "baseline", "cases", "missing"),
+    [
+        (lambda name, newest: False, "plain", {"plain", "own", "other", "third"}, set()),
+        (lambda name, newest: name == "other", "plain", {"plain", "own", "third"}, {"other"}),
+        (lambda name, newest: name == "plain", "own", {"own", "other", "third"}, {"plain"}),
+        (
+            lambda name, newest: name == "plain" and newest == "other",
+            "plain",
+            {"plain", "own", "third"},
+            {"other"},
+        ),
+        (lambda name, newest: True, None, set(), {"plain", "own", "other", "third"}),
+    ],
+)
+def test_ways_are_measured_in_pairs(plan, fails, baseline, cases, missing):
+    makes, left_out = [], {}
+    ways = {
+        name: partial(Recorded, name, makes, fails) for name in ("plain", "own", "other", "third")
+    }
+    found = in_pairs(plan, ways, left_out)
+    assert (found and found["baseline"]) == baseline
+    assert set(found["cases"] if found else ()) == cases
+    assert left_out.keys() == missing
 
 
 def test_a_model_that_refers_to_itself_is_released(plan):

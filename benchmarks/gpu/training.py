@@ -48,15 +48,7 @@ def training(plan: Plan) -> dict[str, Any]:
         "compiled": partial(trainer, plan, own, partial(compiled, backend=backend)),
     }
     left_out: dict[str, str] = {}
-    found: dict[str, Any] | None = None
-    for name in list(ways)[1:]:  # in pairs: all together need too much memory
-        baseline = library if PLAIN in left_out else PLAIN
-        pair = {each: ways[each] for each in (baseline, name)}
-        result = compared(measured(plan, pair, left_out), "B/s")
-        if found is None:
-            found = result
-        elif result is not None and result["baseline"] == found["baseline"]:
-            found["cases"] = {**result["cases"], **found["cases"]}
+    found = in_pairs(plan, ways, left_out)
     by_batch: dict[str, list[float]] = {}
     for batch in plan.batches:
         make = partial(trainer, plan, own, batch=batch)
@@ -73,6 +65,36 @@ def training(plan: Plan) -> dict[str, Any]:
         "flops_per_byte": flops / positions,
         "step_bytes": positions,
     }
+
+
+def in_pairs(
+    plan: Plan, ways: Mapping[str, MakeTrainer], left_out: dict[str, str]
+) -> dict[str, Any] | None:
+    """Measures each way in turns with the first, or with the second if the first fails.
+
+    All ways together need too much memory.
+
+    Args:
+        plan, ways, left_out: as in `measured`.
+
+    Returns:
+        As `compared`.
+    """
+    baseline, *others = ways
+    found: dict[str, Any] | None = None
+    for name in others:
+        missing: dict[str, str] = {}
+        pair = {each: ways[each] for each in (baseline, name)}
+        result = compared(measured(plan, pair, missing), "B/s")
+        if found is not None and baseline in missing:  # it has no room beside this way
+            left_out[name] = f"{baseline}: {missing[baseline]}"
+            continue
+        left_out |= missing
+        if found is None:
+            found, baseline = result, name if baseline in missing else baseline
+        elif result is not None:
+            found["cases"] |= result["cases"] | found["cases"]
+    return found
 
 
 def optimisers(plan: Plan, left_out: dict[str, str]) -> dict[str, Any] | None:
