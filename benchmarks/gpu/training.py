@@ -112,11 +112,16 @@ def optimisers(plan: Plan, left_out: dict[str, str]) -> dict[str, Any] | None:
     parameters = list(sharnn.SHARNN(plan.config).to(plan.device).parameters())
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
+    lamb = sharnn.Lamb(parameters)
     alone = [sharnn.Lamb([parameter]) for parameter in parameters]
+    adamw = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    # In a training step, too, a number on the device decides whether the weights change.
+    for each in (lamb, *alone, adamw):
+        each.found_inf = torch.zeros((), device=plan.device)  # type: ignore[attr-defined]
     ways: dict[str, Callable[[], Any]] = {
-        "LAMB": sharnn.Lamb(parameters).step,
+        "LAMB": lamb.step,
         "LAMB, tensor by tensor": lambda: [each.step() for each in alone],
-        "AdamW, one kernel": torch.optim.AdamW(parameters, lr=1e-3, fused=True).step,
+        "AdamW, one kernel": adamw.step,
     }
     measures: dict[str, Callable[[], float]] = {}
     for name, work in ways.items():
