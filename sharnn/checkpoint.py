@@ -17,8 +17,8 @@ from sharnn.config import ModelConfig
 from sharnn.errors import InputError, require_choice
 from sharnn.io.checksum import add_checksum, verify_checksum
 from sharnn.io.console import notify
-from sharnn.io.files import open_atomically, read_file
-from sharnn.io.tensor_file import metadata_of, read_tensors
+from sharnn.io.files import open_atomically
+from sharnn.io.tensor_file import metadata_of, read_metadata, read_tensors
 from sharnn.model import SHARNN
 from sharnn.weights import named_weights, unwrap
 
@@ -242,7 +242,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file can't be read, or was not written by `save`.
     """
-    return _header(metadata_of(read_file(path)), path)
+    return _header(read_metadata(path), path)
 
 
 def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:

@@ -130,8 +130,10 @@ class Trainer:
             )
         self.shard = self.group.shard(recipe.batch_size)  # this process's streams
         self.optimizer = make_optimizer(model, recipe)
+        # Also in bfloat16: under autocast torch computes cuDNN's LSTM in float16 in any case, where
+        # small gradients would become 0.
         self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.dtype == torch.float16 and self.device.type == "cuda"
+            self.device.type, enabled=self.dtype != torch.float32 and self.device.type == "cuda"
         )
         self.state: State | None = None
         self.step_count = 0
@@ -209,8 +211,9 @@ class Trainer:
         self.offset += x.shape[1]
         x, y = x[self.shard], y[self.shard]
         if self.device.type == "cuda":
-            # A copy from pinned memory is queued like everything else: the host doesn't wait.
-            x, y = x.pin_memory(), y.pin_memory()
+            # A copy from pinned memory is queued like everything else: the host doesn't wait. A
+            # part of a larger tensor would first be copied to memory that is not pinned.
+            x, y = x.contiguous().pin_memory(), y.contiguous().pin_memory()
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -38,7 +38,7 @@ def assert_same_numbers(ours, theirs):
     device = theirs.embedding.weight.device
     our_state = their_state = None
     # cuDNN's LSTM would round float32 products to TF32.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for i, x in enumerate(torch.randint(256, (2, 60)).split(13, dim=1)):
             expected, our_state = ours(x, our_state)
             logits, their_state = theirs(x.to(device), their_state)

@@ -3,6 +3,13 @@
 import copy
 import dataclasses
 import json
+import subprocess
+import sys
+import textwrap
+import time
+import weakref
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +18,20 @@ import torch
 import sharnn
 from benchmarks.__main__ import main
 from benchmarks.gpu import correctness as correctness_module
-from benchmarks.gpu import runner
+from benchmarks.gpu import paper, runner
 from benchmarks.gpu.captured import CapturedStepper
 from benchmarks.gpu.correctness import Check, correctness, cpu_numbers
+from benchmarks.gpu.goal import goal_lines
 from benchmarks.gpu.memory import peak_of_step, projected
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.profile import OTHER, kind_of
 from benchmarks.gpu.results import add_step, read_results, result_of, start_file
 from benchmarks.gpu.steps import STEPS
+from benchmarks.gpu.training import PLAIN, in_pairs, in_turns_or_left_out, step_rate, trainer
 from benchmarks.gpu.variants import compiled, with_fused_attention
 from benchmarks.writers import random_state
 from sharnn import InputError, Stepper
+from sharnn.corpora.corpus_files import DownloadError
 from sharnn.trainer import Trainer
 from small import ALL_OPTIONS, small_model, small_recipe
 
@@ -74,6 +84,55 @@ def test_a_step_that_takes_too_long_is_ended(plan):
     assert (entry["status"], entry["line"]) == ("failed", "not ended after 0.001 minutes")
 
 
+def test_a_step_that_takes_too_long_leaves_no_process_behind(plan, monkeypatch):
+    left = plan.earlier.with_name("left")
+    code = f"""
+        import subprocess, sys
+        started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open({str(left)!r}, "w").write(str(started.pid))
+        print("an error", file=sys.stderr)
+        started.wait()
+    """
+    real = subprocess.Popen
+
+    def start(command, **options):
+        return real([sys.executable, "-c", textwrap.dedent(code)], **options)
+
+    monkeypatch.setattr(runner.subprocess, "Popen", start)
+    assert runner.run_child({}, 3.0) == (None, "", "an error\n")
+    number = int(left.read_text())
+    for _ in range(100):
+        if not is_running(number):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the process still runs")
+
+
+def is_running(number):
+    try:
+        return " Z " not in Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_gpu_that_torch_cannot_use_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["gpu", "--out", str(tmp_path / "gpu.json")]) == 2
+    assert "can't use the GPU of this machine" in capsys.readouterr().err
+
+
+def test_the_goal_is_compared_with_what_was_found():
+    case = {"measured": {"median": 700_000.0}, "ratio": {"median": 2.5}}
+    ways = {"baseline": PLAIN, "cases": {PLAIN: {}, "library, float16": case}}
+    training = {"ways": ways, "library": "library, float16"}
+    steps = {"training": {"result": training}, "paper": {"result": {"rate": 700_000.0}}}
+    speed, ratio = goal_lines(steps)
+    assert speed.endswith("at least 650,000: 700,000, reached")
+    assert ratio.endswith("at least 3: 2.5, missed")
+    assert all(line.endswith("not measured") for line in goal_lines({"paper": {}}))
+
+
 # The results
 
 
@@ -108,7 +167,121 @@ def test_another_file_is_not_overwritten(tmp_path, capsys, content):
     assert out.read_text() == content
 
 
+# Training
+
+
+def test_a_case_that_fails_while_it_is_measured_is_left_out(plan):
+    def fail():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    left_out = {}
+    found = in_turns_or_left_out(plan, {"a": lambda: 1.0, "b": fail}, left_out)
+    assert found == {"a": [1.0, 1.0]}
+    assert left_out == {"b": "out of memory"}
+
+
+class Recorded:
+    """A trainer whose steps may fail, also if another has been made since."""
+
+    recipe = SimpleNamespace(batch_size=1, segment_length=1)
+
+    def __init__(self, name, makes, fails):
+        self.name, self.makes, self.fails = name, makes, fails
+        makes.append(name)
+
+    def step(self):
+        if self.fails(self.name, self.makes[-1]):
+            raise torch.cuda.OutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    ("fails", "baseline", "cases", "missing"),
+    [
+        (lambda name, newest: False, "plain", {"plain", "own", "other", "third"}, set()),
+        (lambda name, newest: name == "other", "plain", {"plain", "own", "third"}, {"other"}),
+        (lambda name, newest: name == "plain", "own", {"own", "other", "third"}, {"plain"}),
+        (
+            lambda name, newest: name == "plain" and newest == "other",
+            "plain",
+            {"plain", "own", "third"},
+            {"other"},
+        ),
+        (lambda name, newest: True, None, set(), {"plain", "own", "other", "third"}),
+    ],
+)
+def test_ways_are_measured_in_pairs(plan, fails, baseline, cases, missing):
+    makes, left_out = [], {}
+    ways = {
+        name: partial(Recorded, name, makes, fails) for name in ("plain", "own", "other", "third")
+    }
+    found = in_pairs(plan, ways, left_out)
+    assert (found and found["baseline"]) == baseline
+    assert set(found["cases"] if found else ()) == cases
+    assert left_out.keys() == missing
+
+
+def test_a_model_that_refers_to_itself_is_released(plan):
+    model = with_fused_attention(small_model())
+    reference = weakref.ref(model.blocks[1].head)
+    del model
+    plan.release()
+    assert reference() is None
+
+
+def test_a_measurement_never_reaches_the_end_of_the_text(plan):
+    each = trainer(plan, "float32")
+    rate = step_rate(plan, each)
+    for _ in range(3):
+        each.offset = each.streams.length - 3
+        rate()
+        assert each.epoch == 0
+
+
+# The paper's run
+
+
+def test_a_missing_corpus_is_replaced(monkeypatch):
+    def load(name, stand_in):
+        assert not stand_in
+        if name in ("enwik8", "enwiki2016"):
+            raise DownloadError(name)
+
+    monkeypatch.setattr(paper.sharnn, "load_corpus", load)
+    assert paper.corpus_at_hand("enwik8") == "sample"
+    assert paper.corpus_at_hand("sample") == "sample"
+    monkeypatch.setattr(paper, "CORPORA", {"enwik8": SimpleNamespace(stand_in=None)})
+    with pytest.raises(DownloadError):
+        paper.corpus_at_hand("enwik8")
+
+
+def test_checkpoints_fit_the_speed(plan):
+    large = dataclasses.replace(plan, tiny=False)
+    assert paper.checkpoint_steps(plan) == 10
+    assert paper.checkpoint_steps(large) == paper.SAVED_STEPS
+    start_file(plan.earlier, False, GPU)
+    for rate, steps in ((650_000.0, 1190), (16_384.0, 30), (100.0, 10)):
+        ways = {"cases": {"library": {"measured": {"median": rate}}}}
+        result = {"library": "library", "ways": ways, "step_bytes": 16_384}
+        add_step(plan.earlier, "training", {"result": result})
+        assert paper.checkpoint_steps(large) == steps
+    add_step(plan.earlier, "training", {"result": {**result, "ways": None}})
+    assert paper.checkpoint_steps(large) == paper.SAVED_STEPS
+
+
 # Correctness
+
+
+def test_the_device_is_compared_with_its_own_lstm_and_without_tf32(plan, monkeypatch):
+    seen = []
+
+    def look(plan):
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return []
+
+    for name in ("author_numbers", "cpu_numbers", "mixed_precision", "resumed_runs", "stepped"):
+        monkeypatch.setattr(correctness_module, name, look)
+    assert correctness(plan)["passed"]
+    assert seen == [(True, False)] * 5
 
 
 PARTS = [

@@ -7,6 +7,7 @@ settings arrive as JSON on the standard input, and the result leaves on the stan
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def main() -> None:
     settings = json.load(sys.stdin)
     name = settings.pop("step")
     plan = Plan(**{**settings, "earlier": Path(settings["earlier"])})
-    print(json.dumps(STEPS[name].run(plan)))
+    print(json.dumps(STEPS[name].run(plan)), flush=True)
+    os._exit(0)  # libraries of a device can fail or hang at the end of a process
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import sharnn
 from benchmarks.gpu.live_bytes import LiveBytes
-from benchmarks.gpu.plan import Plan
-from benchmarks.gpu.training import reason, trainer
+from benchmarks.gpu.plan import Plan, reason
+from benchmarks.gpu.training import trainer
 from sharnn.trainer import Trainer
 
 # Autocast computes LayerNorm, softmax and the loss in float32; products, dropout and activations

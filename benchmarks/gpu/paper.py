@@ -13,13 +13,21 @@ from typing import Any
 
 import sharnn
 from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.results import result_of
+from benchmarks.timing import seconds_of
 from benchmarks.worker import environment
 from sharnn.checkpoint import LAST, read_header
+from sharnn.corpora.corpus_files import DownloadError
+from sharnn.data import CORPORA
 
 MINUTES = 5.0
+LONGEST = 2.0  # times the minutes that a session should take
 KILLED_AFTER = 0.4  # of those minutes
-TRAINING_BYTES = 90_000_000  # of enwik8
+TRAINING_BYTES, VALIDATION_BYTES = 90_000_000, 5_000_000  # of enwik8
 EPOCHS = 25
+SAVED_AFTER = 30  # seconds between checkpoints, if the speed is known
+SAVED_STEPS = 100  # otherwise
+SEGMENTS = 16  # of each stream that is scored
 TINY = ["--dim", "32", "--boom-dim", "128", "--layers", "2", "--attention-layers", "0"]
 TINY += ["--memory", "96", "--batch-size", "4", "--segment-length", "32", "--eval-bytes", "2000"]
 TINY_STEPS = 30  # of each session
@@ -31,35 +39,95 @@ def paper(plan: Plan) -> dict[str, Any]:
     Returns:
         ``"sessions"``, the steps at which each began and ended; ``"lines"``, the metrics of the
         run; ``"rate"``, its median bytes a second with a full memory; ``"hours"``, the paper's 25
-        epochs of enwik8 at that rate, validations not counted; ``"passed"``, True if the second
-        session continued at the last checkpoint of the first.
+        epochs of enwik8 at that rate, and ``"validation_hours"``, the validations in between;
+        ``"passed"``, True if the second session continued at the last checkpoint of the first.
 
     Raises:
         sharnn.InputError: a session failed.
     """
+    data = corpus_at_hand(plan.data)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "sharnn", "paper", "--out", str(run), "--quiet"]
-        command += ["--data", plan.data, "--device", plan.device]
-        command += ["--checkpoint-every", "10" if plan.tiny else "200"]
+        command += ["--data", data, "--device", plan.device]
+        # A small corpus must last for all the minutes.
+        command += ["--epochs", "1000", "--checkpoint-every", str(checkpoint_steps(plan))]
         command += TINY if plan.tiny else []
         killed_at = session(plan, command, run, KILLED_AFTER, signal.SIGKILL)
         resumed_from = step_of_checkpoint(run)
         session(plan, command, run, 1 - KILLED_AFTER, signal.SIGINT)
         lines = read_metrics(run)
+        scored = scoring_rate(plan, run, data)
     rate, losses = rate_and_losses(lines)
     steps = [line["step"] for line in lines if "lr" in line]
     continued = resumed_from > 0 and steps == sorted(set(steps)) and steps[-1] > killed_at
     return {
-        "data": plan.data,
+        "data": data,
         "killed_at": killed_at,
         "resumed_from": resumed_from,
         "steps": steps[-1],
         "rate": rate,
         "hours": EPOCHS * TRAINING_BYTES / rate / 3600,
+        "validation_hours": validations() * VALIDATION_BYTES / scored / 3600,
         "losses": losses,
         "passed": continued and losses[-1] < losses[0],
     }
+
+
+def corpus_at_hand(data: str) -> str:
+    """Returns the name of a corpus, or of the one that replaces it if it can't be downloaded.
+
+    ``sharnn paper`` itself never replaces a corpus.
+
+    Raises:
+        sharnn.InputError: there is no such file.
+    """
+    while True:
+        try:
+            sharnn.load_corpus(data, stand_in=False)
+            return data
+        except DownloadError:
+            stand_in = CORPORA[data].stand_in
+            if stand_in is None:
+                raise
+            data = stand_in
+
+
+def checkpoint_steps(plan: Plan) -> int:
+    """Returns the steps between checkpoints.
+
+    A checkpoint of the paper's run has 0.8 GB, which a slow disk must not write all the time, and
+    a slow GPU must have written one before the first session ends.
+    """
+    if plan.tiny:
+        return 10
+    training = result_of(plan.earlier, "training")
+    if training is None or training["library"] not in (training["ways"] or {"cases": ()})["cases"]:
+        return SAVED_STEPS
+    rate = training["ways"]["cases"][training["library"]]["measured"]["median"]
+    return max(10, round(SAVED_AFTER * rate / training["step_bytes"]))
+
+
+def scoring_rate(plan: Plan, run: Path, data: str) -> float:
+    """Returns the bytes a second at which validations score the model of a run."""
+    model = sharnn.load(run, device=plan.device)
+    streams = sharnn.Recipe.preset("paper").eval_batch_size
+    assert streams is not None
+    size = 2000 if plan.tiny else streams * SEGMENTS * 1024
+    valid = sharnn.load_corpus(data, stand_in=False).valid[:size]
+
+    def score() -> None:
+        sharnn.bits_per_byte(model, valid, batch_size=streams)
+
+    score()  # the first call loads kernels
+    return len(valid) / seconds_of(score)
+
+
+def validations() -> float:
+    """Returns the number of validations of the paper's run."""
+    recipe = sharnn.Recipe.preset("paper")
+    steps = EPOCHS * TRAINING_BYTES / (recipe.batch_size * recipe.segment_length)
+    return steps / recipe.eval_every
 
 
 def session(plan: Plan, command: list[str], run: Path, part: float, end: signal.Signals) -> int:
@@ -68,17 +136,21 @@ def session(plan: Plan, command: list[str], run: Path, part: float, end: signal.
     The session gets more time if it has not yet trained some steps beyond a checkpoint.
 
     Raises:
-        sharnn.InputError: the process ended by itself.
+        sharnn.InputError: the process ended by itself, or trained too few steps.
     """
     first, clock = step_of_metrics(run), time.monotonic()
     process = start(command)
     try:
         while process.poll() is None:
-            step, saved = step_of_metrics(run), step_of_checkpoint(run)
-            enough = step - first >= TINY_STEPS and step > saved > 0
-            if enough and (plan.tiny or time.monotonic() - clock > 60 * MINUTES * part):
+            step, minutes = step_of_metrics(run), (time.monotonic() - clock) / 60
+            due = step - first >= TINY_STEPS and (plan.tiny or minutes > MINUTES * part)
+            if due and step > step_of_checkpoint(run) > 0:
                 process.send_signal(end)
                 process.wait()
+            elif minutes > LONGEST * MINUTES * part:
+                raise sharnn.InputError(
+                    f"sharnn paper went from step {first} to {step} in {minutes:.0f} minutes"
+                )
             time.sleep(0.05 if plan.tiny else 1.0)
     finally:
         process.kill()
@@ -96,7 +168,6 @@ def start(command: list[str]) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(1),
-        start_new_session=True,
     )
 
 

@@ -7,9 +7,14 @@ nothing about speed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +22,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.results import DEFAULT, add_step, start_file
+import sharnn
+from benchmarks.gpu.goal import goal_lines
+from benchmarks.gpu.results import DEFAULT, add_step, read_results, start_file
 from benchmarks.gpu.steps import STEPS, Step
 from benchmarks.machine import machine
 from benchmarks.worker import environment
@@ -45,16 +52,21 @@ def run(given: Sequence[str]) -> int:
         The exit code: 0, or 1 if a step failed.
 
     Raises:
-        sharnn.InputError: bad input.
+        sharnn.InputError: bad input, or torch can't use the machine's GPU.
     """
     arguments = make_parser().parse_args(given)
     on_gpu = torch.cuda.is_available()
     tiny = arguments.tiny or not on_gpu
+    if not on_gpu and not arguments.tiny and shutil.which("nvidia-smi"):
+        raise sharnn.InputError(
+            f"torch {torch.__version__} can't use the GPU of this machine: install a torch for "
+            "CUDA that fits the driver (nvidia-smi shows it), or give --tiny for a trial on the CPU"
+        )
     if not on_gpu:
         report("There is no GPU: tiny models on the CPU, which says nothing about speed.")
     elif tiny:
         report("Tiny models, which says nothing about speed.")
-    facts = {**machine(), "device": torch.cuda.get_device_name() if on_gpu else "CPU"}
+    facts = {**machine(), "device": device_name() if on_gpu else "CPU"}
     start_file(arguments.out, tiny, facts)
     settings = {
         "device": "cuda" if on_gpu else "cpu",
@@ -71,10 +83,24 @@ def run(given: Sequence[str]) -> int:
         if entry["status"] != "done":
             failed.append(name)
         report(f"{name} ({entry['seconds']:.0f} s): {entry['line']}")
+    if not tiny:
+        for line in goal_lines(read_results(arguments.out)["steps"]):
+            report(line)
     if failed:
         report(f"failed: {', '.join(failed)}")
     report(f"results: {arguments.out}")
     return 1 if failed else 0
+
+
+def device_name() -> str:
+    """Returns the GPU's name.
+
+    Another process reads it: torch would keep some of the GPU's memory in this one, or the whole
+    GPU if it is set to serve one process at a time.
+    """
+    code = "import torch; print(torch.cuda.get_device_name())"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def entry_of(name: str, step: Step, settings: dict[str, Any]) -> dict[str, Any]:
@@ -96,24 +122,50 @@ def entry_of(name: str, step: Step, settings: dict[str, Any]) -> dict[str, Any]:
 def result_or_error(
     name: str, step: Step, settings: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, str]:
-    """Returns what a step found, or None and the last line of its error."""
-    command = [sys.executable, "-m", "benchmarks.gpu.child"]
-    try:
-        process = subprocess.run(
-            command,
-            input=json.dumps({"step": name, **settings}),
-            capture_output=True,
+    """Returns what a step found, or None and the last line of its error.
+
+    The standard error stream shows the whole error.
+    """
+    code, output, errors = run_child({"step": name, **settings}, 60 * step.minutes)
+    if code is None:
+        error = f"not ended after {step.minutes:g} minutes"
+    elif code != 0 or not output:
+        error = (errors.strip().splitlines() or [f"exit code {code}"])[-1][:300]
+    else:
+        return json.loads(output.splitlines()[-1]), ""
+    print(errors, file=sys.stderr, flush=True)
+    return None, error
+
+
+def run_child(settings: dict[str, Any], seconds: float) -> tuple[int | None, str, str]:
+    """Runs a step in a process of its own, and ends whatever it has started.
+
+    Returns:
+        The exit code, None if it took too long; and what it wrote to its two outputs.
+    """
+    # Files, since a pipe stays open as long as any process that the child started.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.gpu.child"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
             text=True,
-            env=environment(torch.get_num_threads()),
-            timeout=60 * step.minutes,
+            env=environment(torch.get_num_threads()) | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0"},
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return None, f"not ended after {step.minutes:g} minutes"
-    lines = process.stdout.splitlines()
-    if process.returncode != 0 or not lines:
-        errors = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        return None, errors[-1][:300]
-    return json.loads(lines[-1]), ""
+        try:
+            process.communicate(json.dumps(settings), timeout=seconds)
+            code: int | None = process.returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        errors.seek(0)
+        return code, output.read(), errors.read()
 
 
 def report(line: str) -> None:

@@ -166,6 +166,16 @@ def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) 
     return os.path.realpath(first) == os.path.realpath(second)
 
 
+def read_start(path: str | os.PathLike[str], size: int) -> bytes:
+    """Returns the first bytes of a regular file, all of them if there are fewer than ``size``.
+
+    Raises:
+        InputError: the file can't be read, or is not a regular file.
+    """
+    with _reporting(f"can't read {path}"), _open_regular(path) as file:
+        return file.read(size)
+
+
 def read_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     """Returns the content of a regular file.
 
@@ -184,12 +194,16 @@ def read_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
         ...
         sharnn.errors.InputError: can't read /nowhere: No such file or directory
     """
-    with _reporting(f"can't read {path}"):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise InputError(f"can't read {path}: it is not a regular file")
-        with open(path, "rb") as file:
-            content = file.read() if limit is None else file.read(limit + 1)
+    with _reporting(f"can't read {path}"), _open_regular(path) as file:
+        content = file.read() if limit is None else file.read(limit + 1)
     if limit is not None and len(content) > limit:
         raise InputError(f"can't read {path}: it has more than {limit:,} bytes")
     return content
+
+
+def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file to read it; raises an error if it is a pipe or a device."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"can't read {path}: it is not a regular file")
+    return open(path, "rb")

@@ -10,9 +10,10 @@ from safetensors.torch import load
 from torch import Tensor
 
 from sharnn.errors import InputError
-from sharnn.io.files import read_file
+from sharnn.io.files import read_file, read_start
 
 SIZE_BYTES = 8  # at the start of a file: the size of its header
+MAX_HEADER = 100_000_000  # bytes; the format allows no more
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Tensor]]:
@@ -31,6 +32,16 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Tensor]
         return content, load(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns the metadata of a safetensors file, of which only the header is read.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    size = int.from_bytes(read_start(path, SIZE_BYTES), "little")
+    return metadata_of(read_start(path, SIZE_BYTES + min(size, MAX_HEADER)))
 
 
 def metadata_of(content: bytes) -> dict[str, str]:
