@@ -93,7 +93,8 @@ def train(
     if kind == "library":
         keep_freed_memory()
         trainer = Trainer(network, corpus, settings)
-        trainer.state = state
+        dtype = trainer.dtype  # as after the first segments, the memory has the run's precision
+        trainer.state = state.map(lambda tensor: tensor.to(dtype))
         precision = str(trainer.dtype).removeprefix("torch.")
     else:
         trainer = PlainTrainer(plain_from(network), corpus, settings)

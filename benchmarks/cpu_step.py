@@ -42,7 +42,8 @@ def full_trainer(preset: str, precision: str) -> Trainer:
     corpus = sharnn.load_corpus("sample", sample_size=1_000_000)
     trainer = Trainer(sharnn.SHARNN(config), corpus, recipe)
     rows = config.memory - recipe.segment_length
-    trainer.state = random_state(config, recipe.batch_size, rows)
+    state = random_state(config, recipe.batch_size, rows)
+    trainer.state = state.map(lambda tensor: tensor.to(trainer.dtype))
     return trainer
 
 

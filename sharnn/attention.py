@@ -148,6 +148,10 @@ class SingleHeadAttention(nn.Module):
         parts = [scores]
         if past is not None:
             past = past.to(m.dtype)  # differs only if the run's precision was changed
+            if m.shape[1] > 1 and m.device.type == "cpu" and m.dtype == torch.bfloat16:
+                # The rows are a part of a larger tensor, whose products PyTorch computes in
+                # bfloat16 five times slower than those of a copy.
+                past = past.contiguous()
             parts = [q @ past.transpose(1, 2), scores]
         if self.shifted_keys:
             # q_i k_(j-1) is the score of row j. The first row has no key.
