@@ -39,7 +39,8 @@ def paper(plan: Plan) -> dict[str, Any]:
     Returns:
         ``"sessions"``, the steps at which each began and ended; ``"lines"``, the metrics of the
         run; ``"rate"``, its median bytes a second with a full memory; ``"hours"``, the paper's 25
-        epochs of enwik8 at that rate, and ``"validation_hours"``, the validations in between;
+        epochs of enwik8 at that rate, and ``"validation_hours"``, the validations in between,
+        both None in a trial;
         ``"passed"``, True if the second session continued at the last checkpoint of the first.
 
     Raises:
@@ -67,8 +68,10 @@ def paper(plan: Plan) -> dict[str, Any]:
         "resumed_from": resumed_from,
         "steps": steps[-1],
         "rate": rate,
-        "hours": EPOCHS * TRAINING_BYTES / rate / 3600,
-        "validation_hours": validations() * VALIDATION_BYTES / scored / 3600,
+        "hours": None if plan.tiny else EPOCHS * TRAINING_BYTES / rate / 3600,
+        "validation_hours": (
+            None if plan.tiny else validations() * VALIDATION_BYTES / scored / 3600
+        ),
         "losses": losses,
         "passed": continued and losses[-1] < losses[0],
     }

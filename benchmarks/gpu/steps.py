@@ -77,11 +77,16 @@ def writing_line(result: dict[str, Any]) -> str:
 
 
 def paper_line(result: dict[str, Any]) -> str:
-    """Returns the projected time of the paper's run."""
-    return (
+    """Returns what became of the sessions, and the projected time of the paper's run."""
+    line = (
         f"killed at step {result['killed_at']}, resumed from {result['resumed_from']}, ended at "
-        f"{result['steps']}; {amount(result['rate'], 'B/s')}, so 25 epochs of enwik8 take "
-        f"{result['hours']:.2f} hours, and their validations {result['validation_hours']:.2f}"
+        f"{result['steps']}; {amount(result['rate'], 'B/s')}"
+    )
+    if result["hours"] is None:
+        return line
+    return (
+        f"{line}, so 25 epochs of enwik8 take {result['hours']:.2f} hours, and their validations "
+        f"{result['validation_hours']:.2f}"
     )
 
 

@@ -85,7 +85,7 @@ def compress(
         progress_bar: show a progress bar on standard error.
 
     Returns:
-        The archive: a header of 32 bytes, and for each 64 KB of data a frame of 20 bytes and the
+        The archive: a header of 32 bytes, and for each 64 KiB of data a frame of 20 bytes and the
         code.
 
     Raises:

@@ -93,7 +93,7 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A part of an archive, which holds about 64 KB of the content.
+    """A part of an archive, which holds about 64 KiB of the content.
 
     Layout: size of the code (4 bytes), checksum of the header, the frame's number and the code (8),
     checksum of the content (8), the code.
