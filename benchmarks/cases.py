@@ -18,7 +18,7 @@ import sharnn
 from benchmarks.flops import training_flops
 from benchmarks.hardware import DTYPES, product_rate
 from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, to_plain_state
-from benchmarks.writers import random_state, writer
+from benchmarks.writers import fill_memory, random_state, writer
 from sharnn import Trainer
 from sharnn.device import keep_freed_memory
 
@@ -88,17 +88,15 @@ def train(
     batch, time_ = settings.batch_size, settings.segment_length
     corpus = sharnn.load_corpus(data, stand_in=False, sample_size=sample_size)
     network = sharnn.SHARNN(config)
-    state = random_state(config, batch, config.memory - time_)
     trainer: Trainer | PlainTrainer
     if kind == "library":
         keep_freed_memory()
         trainer = Trainer(network, corpus, settings)
-        dtype = trainer.dtype  # as after the first segments, the memory has the run's precision
-        trainer.state = state.map(lambda tensor: tensor.to(dtype))
+        fill_memory(trainer)
         precision = str(trainer.dtype).removeprefix("torch.")
     else:
         trainer = PlainTrainer(plain_from(network), corpus, settings)
-        trainer.state = to_plain_state(state)
+        trainer.state = to_plain_state(random_state(config, batch, config.memory - time_))
     trainer.step()
     flops = training_flops(config, batch, time_, config.memory - time_)
     facts = {"precision": precision, "flops_per_byte": flops / (batch * time_)}

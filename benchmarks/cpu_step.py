@@ -1,4 +1,4 @@
-"""What stands between a training step on the CPU and the rate of a large matrix product.
+"""Why a training step on the CPU does not reach the rate of a large matrix product.
 
 ``python -m benchmarks.cpu_step`` prints three times of a step: measured, of its products if each
 ran at the rate of a large square one, and of its products at the rates of their own shapes. Then it
@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections import defaultdict
-from pathlib import Path
 
 import torch
 
 import sharnn
 from benchmarks.flops import training_flops
-from benchmarks.gpu.plan import Plan
-from benchmarks.gpu.profile import kind_of, profiled
+from benchmarks.gpu.profile import profiled, shares_of_kinds
 from benchmarks.hardware import DTYPES, product_rate, products
 from benchmarks.timing import in_turns, seconds_of
-from benchmarks.writers import random_state
+from benchmarks.writers import fill_memory
 from sharnn.device import keep_freed_memory
 from sharnn.trainer import Trainer
 
@@ -41,9 +38,7 @@ def full_trainer(preset: str, precision: str) -> Trainer:
     torch.manual_seed(0)
     corpus = sharnn.load_corpus("sample", sample_size=1_000_000)
     trainer = Trainer(sharnn.SHARNN(config), corpus, recipe)
-    rows = config.memory - recipe.segment_length
-    state = random_state(config, recipe.batch_size, rows)
-    trainer.state = state.map(lambda tensor: tensor.to(trainer.dtype))
+    fill_memory(trainer)
     return trainer
 
 
@@ -97,13 +92,8 @@ def main() -> None:
     print(f"{sum(own.values()) / step:.0%} of the step")
     for name, seconds in own.items():
         print(f"  {name:32} {rates[name] / 1e9:8,.0f} GFLOP/s {1000 * seconds:8.1f} ms")
-    operations = profiled(Plan("cpu", True, "sample", Path()), trainer)
-    total = sum(seconds for _, seconds, _ in operations)
-    kinds: dict[str, float] = defaultdict(float)
-    for name, seconds, _ in operations:
-        kinds[kind_of(name)] += seconds / total
     print("of the time, by kind of work:")
-    for kind, share in sorted(kinds.items(), key=lambda item: -item[1]):
+    for kind, share in shares_of_kinds(profiled(trainer)).items():
         print(f"  {kind:32} {share:8.0%}")
 
 

@@ -1,4 +1,4 @@
-"""The implementations of writing a byte, behind one interface."""
+"""The implementations of writing a byte, behind one interface, and random states."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sharnn
 from benchmarks.plain import PlainState, plain_from, to_plain_state
 from sharnn.inference.packed import STORAGES
 from sharnn.memory import Memory, State
+from sharnn.trainer import Trainer
 
 # "step" is `SHARNN.step`; the others are `sharnn.Stepper` with each of its weight storages.
 KINDS = ("plain", "step", *(f"stepper, {storage}" for storage in STORAGES))
@@ -35,6 +36,17 @@ def random_state(config: sharnn.ModelConfig, batch: int, rows: int) -> State:
             for i in range(config.layers)
         ),
     )
+
+
+def fill_memory(trainer: Trainer) -> None:
+    """Gives a trainer a random state, whose memory the next segment fills.
+
+    It is in the precision of the run, as the memory is after the first segments.
+    """
+    config, recipe = trainer.model.config, trainer.recipe
+    with torch.device(trainer.device):  # random numbers take seconds on a CPU
+        state = random_state(config, recipe.batch_size, config.memory - recipe.segment_length)
+    trainer.state = state.map(lambda tensor: tensor.to(trainer.dtype))
 
 
 def writer(kind: str, model: sharnn.SHARNN, state: State) -> Callable[[Tensor], Tensor]:

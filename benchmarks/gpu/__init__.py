@@ -1,1 +1,1 @@
-"""What a first GPU should do: ``python -m benchmarks gpu``, or ``make gpu``."""
+"""The checks and measurements that need a GPU: ``python -m benchmarks gpu``, or ``make gpu``."""

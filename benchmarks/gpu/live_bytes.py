@@ -21,7 +21,7 @@ class LiveBytes(TorchDispatchMode):
 
     Attributes:
         live: bytes in use now.
-        peak: the most bytes that were in use at any time.
+        peak: the maximum of ``live`` so far.
 
     Example:
         >>> import torch

@@ -19,6 +19,7 @@ from benchmarks.worker import environment
 from sharnn.checkpoint import LAST, read_header
 from sharnn.corpora.corpus_files import DownloadError
 from sharnn.data import CORPORA
+from sharnn.run import METRICS
 
 MINUTES = 5.0
 LONGEST = 2.0  # times the minutes that a session should take
@@ -37,10 +38,10 @@ def paper(plan: Plan) -> dict[str, Any]:
     """Trains with ``sharnn paper``, kills the process, resumes, and ends it with Ctrl-C.
 
     Returns:
-        ``"sessions"``, the steps at which each began and ended; ``"lines"``, the metrics of the
-        run; ``"rate"``, its median bytes a second with a full memory; ``"hours"``, the paper's 25
+        ``"data"``, the text; the steps at which the run was killed and resumed and at which it
+        ended; ``"rate"``, its median bytes a second with a full memory; ``"hours"``, the paper's 25
         epochs of enwik8 at that rate, and ``"validation_hours"``, the validations in between,
-        both None in a trial;
+        both None in a trial; ``"losses"``, along the run;
         ``"passed"``, True if the second session continued at the last checkpoint of the first.
 
     Raises:
@@ -176,7 +177,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Returns the complete lines of a run's metrics; none if there is no file yet."""
-    path = run / "metrics.jsonl"
+    path = run / METRICS
     if not path.exists():
         return []
     text = path.read_text()

@@ -18,7 +18,7 @@ TEXT = "sample"  # for steps that only need some text
 
 @dataclass(frozen=True)
 class Plan:
-    """What all steps have in common.
+    """The settings that all steps share.
 
     Args:
         device: ``"cuda"`` or ``"cpu"``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,16 +48,13 @@ def profile(plan: Plan) -> dict[str, Any]:
     for _ in range(3):
         each.step()
     seconds = [seconds_of(each.step) for _ in range(3 if plan.tiny else 20)]
-    operations = profiled(plan, each)
+    operations = profiled(each)
     total = sum(spent for _, spent, _ in operations) or 1.0
-    kinds: dict[str, float] = defaultdict(float)
-    for name, spent, _ in operations:
-        kinds[kind_of(name)] += spent / total
     return {
         "step": spread(seconds),
         "floor": floor(plan),
         "device_seconds": total,
-        "kinds": dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        "kinds": shares_of_kinds(operations),
         "operations": [
             {"name": name[:160], "share": spent / total, "calls": calls}
             for name, spent, calls in operations[:TOP]
@@ -65,19 +63,18 @@ def profile(plan: Plan) -> dict[str, Any]:
     }
 
 
-def profiled(plan: Plan, each: Trainer) -> list[tuple[str, float, float]]:
-    """Profiles training steps.
+def profiled(each: Trainer) -> list[tuple[str, float, float]]:
+    """Profiles training steps, each of which ends when the device has nothing left to do.
 
     Returns:
         For each kernel (each operation on the CPU) its name, its seconds and its calls in one
         step, slowest first.
     """
-    on_gpu = plan.device == "cuda"
+    on_gpu = each.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as result:
         for _ in range(STEPS):
             each.step()
-        plan.wait()
     rows = []
     for event in result.key_averages():
         # On a GPU's timeline a named range, such as the optimiser's step, is an event too, which
@@ -89,6 +86,24 @@ def profiled(plan: Plan, each: Trainer) -> list[tuple[str, float, float]]:
         if micro:
             rows.append((event.key, micro * 1e-6 / STEPS, event.count / STEPS))
     return sorted(rows, key=lambda row: -row[1])
+
+
+def shares_of_kinds(operations: Iterable[tuple[str, float, float]]) -> dict[str, float]:
+    """Returns the share of the time of each kind of work, largest first.
+
+    Args:
+        operations: from `profiled`.
+
+    Example:
+        >>> shares_of_kinds([("aten::mm", 3.0, 1.0), ("?", 1.0, 2.0)])
+        {'matrix products': 0.75, 'other': 0.25}
+    """
+    kinds: dict[str, float] = defaultdict(float)
+    for name, seconds, _ in operations:
+        kinds[kind_of(name)] += seconds
+    total = sum(kinds.values()) or 1.0
+    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    return {kind: seconds / total for kind, seconds in ordered}
 
 
 def kind_of(name: str) -> str:

@@ -18,8 +18,7 @@ from benchmarks.gpu.plan import Plan, reason
 from benchmarks.gpu.variants import compiled, with_fused_attention
 from benchmarks.plain import PlainTrainer, plain_from, to_plain_state
 from benchmarks.timing import compare, in_turns
-from benchmarks.writers import random_state
-from sharnn.memory import State
+from benchmarks.writers import fill_memory, random_state
 from sharnn.trainer import Trainer
 
 MakeTrainer = Callable[[], Trainer | PlainTrainer]
@@ -185,8 +184,7 @@ def trainer(
     torch.manual_seed(0)
     model = sharnn.SHARNN(plan.config)
     result = Trainer(change(model) if change else model, plan.corpus(), recipe)
-    dtype = result.dtype
-    result.state = full_state(plan, recipe.batch_size).map(lambda tensor: tensor.to(dtype))
+    fill_memory(result)
     return result
 
 
@@ -196,14 +194,10 @@ def plain_trainer(plan: Plan, precision: str) -> PlainTrainer:
     torch.manual_seed(0)
     plain = plain_from(sharnn.SHARNN(plan.config)).to(plan.device)
     result = PlainTrainer(plain, plan.corpus(), recipe)
-    result.state = to_plain_state(full_state(plan, recipe.batch_size))
+    rows = plan.config.memory - recipe.segment_length
+    with torch.device(plan.device):
+        result.state = to_plain_state(random_state(plan.config, recipe.batch_size, rows))
     return result
-
-
-def full_state(plan: Plan, batch: int) -> State:
-    """Returns a random state on the device that a segment fills up."""
-    with torch.device(plan.device):  # random numbers take seconds on a CPU
-        return random_state(plan.config, batch, plan.config.memory - plan.recipe.segment_length)
 
 
 def step_rate(plan: Plan, each: Trainer | PlainTrainer) -> Callable[[], float]:

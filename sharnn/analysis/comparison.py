@@ -96,7 +96,7 @@ def compare(
 def describe_difference(difference: Difference, first: str, second: str) -> str:
     """Describes a difference in one sentence, whichever model is better.
 
-    After ± stand two standard errors. A smaller difference counts as none.
+    The number after ± is two standard errors. A smaller difference counts as none.
 
     Args:
         difference: from `compare`.
