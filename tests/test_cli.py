@@ -444,25 +444,25 @@ def test_a_damaged_archive_is_reported_and_nothing_is_written(capfdbinary, text,
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_what_comes_before_the_damage_is_recovered(
-    capfdbinary, excerpt, tmp_path, monkeypatch, lanes
-):
-    monkeypatch.setattr("sharnn.compression.container.FRAME_BYTES", 600)
-    packed, restored = tmp_path / "packed", tmp_path / "restored"
-    arguments = ["compress", "wiki-small", excerpt, packed, "--lanes", str(lanes), "--quiet"]
+def test_what_comes_before_the_damage_is_recovered(capfdbinary, tmp_path, monkeypatch, lanes):
+    monkeypatch.setattr("sharnn.compression.container.FRAME_BYTES", 300)
+    text = sample_bytes(1_000)
+    content, packed, restored = (tmp_path / name for name in ("text", "packed", "restored"))
+    content.write_bytes(text)
+    arguments = ["compress", "wiki-small", content, packed, "--lanes", str(lanes), "--quiet"]
     assert call(capfdbinary, *arguments) == (0, "", "")
     packed.write_bytes(packed.read_bytes()[:-1])
     arguments = ["decompress", "wiki-small", packed, restored, "--recover", "--quiet"]
     code, out, err = call(capfdbinary, *arguments)
     assert (code, out) == (1, "")
-    text, found = excerpt.read_bytes(), restored.read_bytes()
+    found = restored.read_bytes()
     assert err.startswith(f"sharnn: {packed}: the archive is truncated or damaged at byte ")
     if lanes == 1:
-        assert err.endswith("; recovered 1,800 of 2,000 bytes\n")
-        assert found == text[:1800]
+        assert err.endswith("; recovered 900 of 1,000 bytes\n")
+        assert found == text[:900]
     else:
-        assert "recovered 1,800 of 2,000 bytes, the start of each of 2 streams; those" in err
-        assert found == text[:900] + bytes(100) + text[1000:1900]
+        assert "recovered 900 of 1,000 bytes, the start of each of 2 streams; those" in err
+        assert found == text[:450] + bytes(50) + text[500:950]
 
 
 @pytest.mark.parametrize(
