@@ -53,11 +53,10 @@ def block(results: dict[str, Any]) -> str:
 def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str]]:
     texts = score["texts"]
     for name, results in baselines.items():
-        costs = [
-            f"{results[text]['alone']:.3f}; {results[text]['after training text']:.3f}"
-            for text in TEXTS
-        ]
-        yield [f"`{name}`: the text alone; after the training text", "", *costs]
+        for case in ("alone", "after training text"):
+            title = case.replace("after", "after the")
+            costs = [f"{results[text][case]:.3f}" for text in TEXTS]
+            yield [f"`{name}`, {title}", "", *costs]
 
     def bits(name: str) -> list[str]:
         return [f"{texts[text]['bits_per_byte'][name]:.3f}" for text in TEXTS]
