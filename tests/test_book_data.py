@@ -78,4 +78,4 @@ def test_the_race_is_shown_before_and_after_its_results(finished, tmp_path, monk
         assert "is ahead of" in shown[2].data
     else:
         assert len(shown) == 1
-        assert "has not been run yet" in shown[0].data
+        assert "is not complete" in shown[0].data

@@ -177,7 +177,7 @@ def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch):
             exec(cell.source, namespace)
     plt.close("all")
     text = "\n".join(part.data for part in shown)
-    assert ("Not run yet" in text) != complete
+    assert ("Not complete" in text) != complete
     for found in ("shifted keys* is ahead of", "Log of records", "searches tried", "Trials."):
         assert (found in text) == complete
 
