@@ -45,3 +45,14 @@ def test_neighbouring_formulas_keep_their_order():
     _keep_together(None, document)
     assert [line.astext() for line in document.findall(nodes.inline)] == ["i,", "(o)."]
     assert document.astext() == text
+
+
+def test_an_equal_text_elsewhere_in_the_line_keeps_its_punctuation():
+    document = paragraph(
+        "Let ", ("a",), ", ", ("b",), " and (", ("c",), ") be", " and (", ("d",), ") be"
+    )
+    document[0].insert(0, [nodes.literal("", "x"), nodes.Text(", "), nodes.literal("", "y")])
+    text = document.astext()
+    _keep_together(None, document)
+    assert [line.astext() for line in document.findall(nodes.inline)] == ["a,", "(c)", "(d)"]
+    assert document.astext() == text

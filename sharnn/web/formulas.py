@@ -33,10 +33,11 @@ def _keep_together(app: Any, doctree: Any) -> None:
             before = "".join(BEFORE.findall(str(parent[at - 1])))
         if not before and not after:
             continue
+        # By position: `replace` looks for an equal text, and finds an earlier one.
         if after:
-            parent.replace(parent[at + 1], nodes.Text(str(parent[at + 1])[len(after) :]))
+            parent[at + 1] = nodes.Text(str(parent[at + 1])[len(after) :])
         if before:
-            parent.replace(parent[at - 1], nodes.Text(str(parent[at - 1])[: -len(before)]))
+            parent[at - 1] = nodes.Text(str(parent[at - 1])[: -len(before)])
         together = nodes.inline(classes=["one-line"])
-        parent.replace(formula, together)
+        parent[at] = together
         together += [nodes.Text(before), formula, nodes.Text(after)]
