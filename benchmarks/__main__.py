@@ -23,6 +23,7 @@ from benchmarks.race import run as run_race
 from benchmarks.report import lines
 from benchmarks.results import DEFAULT, add_part, read_results, require_same_kind
 from benchmarks.speed import speed
+from sharnn.cli.output import abandon_output, flush_output
 from sharnn.cli.parsers import Parser, positive
 from sharnn.data import parse_split
 from sharnn.device import keep_freed_memory
@@ -164,28 +165,38 @@ def main(given: Sequence[str] | None = None) -> int:
         given: the options; None for those of the command line.
 
     Returns:
-        The exit code: 0, 2 after bad input, or 130 after Ctrl-C.
+        The exit code: 0, 1 if a run failed or nobody reads the output, 2 after bad input, or 130
+        after Ctrl-C.
     """
     words = sys.argv[1:] if given is None else list(given)
     try:
-        if words[:1] == ["race"]:
-            return run_race(words[1:])
-        if words[:1] == ["gpu"]:
-            return run_gpu(words[1:])
-        arguments = make_parser().parse_args(words)
-        with tempfile.TemporaryDirectory() as folder:
-            # A test of the harness keeps its results only if --out is given.
-            temporary = Path(folder) / "results.json"
-            out = arguments.out or (temporary if arguments.quick else DEFAULT)
-            measure(arguments, out)
-            for line in lines(read_results(out)):
-                print(line)
+        code = _run(words)
+        flush_output()
+        return code
     except sharnn.InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("benchmarks: stopped; finished parts are kept", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the output's reader has exited, as in `... | head`
+        abandon_output()
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["race"]:
+        return run_race(words[1:])
+    if words[:1] == ["gpu"]:
+        return run_gpu(words[1:])
+    arguments = make_parser().parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        # A test of the harness keeps its results only if --out is given.
+        temporary = Path(folder) / "results.json"
+        out = arguments.out or (temporary if arguments.quick else DEFAULT)
+        measure(arguments, out)
+        for line in lines(read_results(out)):
+            print(line)
     return 0
 
 

@@ -248,6 +248,13 @@ def test_cases_are_measured_in_other_processes(capfd):
     assert "RuntimeError" in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_output_that_nobody_reads_is_not_an_error():
+    command = f"{sys.executable} -m benchmarks race --status | true"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=True)
+    assert result.stderr == b""
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Returns the parts of a results file that a quick run of everything writes."""
