@@ -40,9 +40,8 @@ $(VENV)/.text: | $(VENV)/.ready
 	@$(ENV) sharnn data enwiki2016 > /dev/null || true
 	@touch $@
 
-# Three processes keep two cores busy: many tests wait for a browser or for a process they started.
 test: check book ## check everything, build the book, and run all tests, including slow ones
-	@$(ENV) pytest -m "" --numprocesses 3 --dist loadfile
+	@$(ENV) pytest -m "" --numprocesses 2 --dist loadfile
 
 check: setup ## check lint, format and types, and that notebooks have no outputs
 	@$(ENV) ruff check --quiet

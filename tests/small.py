@@ -1,4 +1,9 @@
-"""A model configuration, a model and a recipe that are small enough for tests."""
+"""What tests share: a small configuration, model and recipe, and runs with other instructions."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 
@@ -22,6 +27,24 @@ OTHER_INSTRUCTIONS = [
     {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
     {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AVX", "OPENBLAS_CORETYPE": "Prescott"},
 ]
+
+
+def run_with(settings: dict[str, str], program: str) -> str:
+    """Runs a program that can import the tests, with settings of the environment.
+
+    Returns:
+        What it prints.
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    # Warnings: numpy names the features that a processor does not have.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **settings, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def small_config(**changes) -> ModelConfig:

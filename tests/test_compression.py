@@ -218,7 +218,7 @@ def test_a_saved_and_loaded_model_restores_the_data(model, tmp_path):
 
 def test_a_change_of_any_byte_is_detected():
     model = coding_model(TEXT)
-    archive = compress(model, TEXT[:120])
+    archive = compress(model, TEXT[:300])
     for place in range(len(archive)):
         for change in (0x01, 0x80, 0xFF):
             damaged = bytearray(archive)

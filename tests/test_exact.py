@@ -2,9 +2,6 @@
 
 import hashlib
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ from sharnn.exact.products import IntegerMatrix, multiply
 from sharnn.exact.ring import MAX_ROWS, IntegerRing
 from sharnn.exact.stepper import ExactStepper, exact_value_gate
 from sharnn.inference.ring import RingBuffer
-from small import ALL_OPTIONS, OPTIONS, OTHER_INSTRUCTIONS, small_model
+from small import ALL_OPTIONS, OPTIONS, OTHER_INSTRUCTIONS, run_with, small_model
 
 SHAPES = [
     {},
@@ -87,14 +84,7 @@ def test_products_in_float32_give_the_same_bits(float32_products):
 @pytest.mark.slow
 def test_other_instructions_give_the_same_bits(settings):
     program = "from test_exact import *; print(digest(logits_of_wiki_small()))"
-    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.stdout.strip() == GOLDEN, done.stderr
+    assert run_with(settings, program) == GOLDEN
 
 
 def test_exp_and_the_tables_are_near_the_functions():
