@@ -21,7 +21,7 @@ from sharnn.corpora.corpus_files import DownloadError
 from sharnn.data import CORPORA
 from sharnn.run import METRICS
 
-MINUTES = 5.0
+MINUTES = 3.0
 LONGEST = 2.0  # times the minutes that a session should take
 KILLED_AFTER = 0.4  # of those minutes
 TRAINING_BYTES, VALIDATION_BYTES = 90_000_000, 5_000_000  # of enwik8
