@@ -4,7 +4,8 @@ First come the searches, then the checks at full time, the final runs, and the t
 are listed in race_settings.py.
 
 ``python -m benchmarks race --data FILE`` runs what is missing and can be stopped at any time. Every
-run is a process of its own on one thread, and adds one line to the results file when it ends.
+run is a process of its own on one thread, and adds one line to the results file when it ends. Its
+length is the number of steps that one CPU thread takes in the track's time, so a GPU can do it too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.race_session import Session, report, run_missing
 from benchmarks.race_settings import Contender, Race, make_race
 from benchmarks.race_status import status_lines
 from sharnn.cli.parsers import Parser, positive
+from sharnn.device import pick_device
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="FILE", help="text: its first 3.6 MB are used")
     add("--out", type=Path, default=DEFAULT, metavar="FILE", help="results; default: race.jsonl")
     add("--next", type=positive, metavar="N", help="end after starting N runs; default: all")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="of the runs; default: cpu")
     add("--jobs", type=positive, default=1, metavar="N", help="runs side by side; default: 1")
     add("--contender", nargs="+", metavar="NAME", help="only these, and given trials")
     add("--trial", nargs="+", metavar="NAME", help="only these, and given contenders")
@@ -101,8 +104,10 @@ def run(given: Sequence[str]) -> int:
     if arguments.data is None:
         raise sharnn.InputError("--data FILE is needed: the race trains on real text")
     contenders = choose(race, arguments)
+    pick_device(arguments.device)  # before a process starts
     start_file(out, race, open_data(race, arguments.data))
     words = [word for word in ("--quick",) if arguments.quick]
+    words += [f"--device {arguments.device}"] if arguments.device != "cpu" else []
     words += [f"--seconds {race.track.seconds:g}"] if arguments.seconds else []
     session = Session(
         race,
@@ -114,6 +119,7 @@ def run(given: Sequence[str]) -> int:
             "seconds": arguments.seconds,
             "rounds": arguments.rounds,
             "busy": arguments.busy,
+            "device": arguments.device,
             # On Windows the parent may be a launcher in between.
             "parent": None if os.name == "nt" else os.getpid(),
             "command": " ".join(["python -m benchmarks race --data FILE", *words]),

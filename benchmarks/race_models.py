@@ -19,7 +19,7 @@ from benchmarks.transformer import (
 )
 from benchmarks.writers import random_state
 from sharnn import Trainer
-from sharnn.device import has_fast_bfloat16
+from sharnn.device import pick_device, pick_precision
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def prepare(
     seed: int = 0,
     steps: int = 1000,
     for_timing: bool = False,
+    device: str = "cpu",
 ) -> Entry:
     """Prepares a contender for training.
 
@@ -68,15 +69,21 @@ def prepare(
         steps: number of steps, over which the learning rate falls to 0.
         for_timing: make every step alike: the memory is full from the start, and segments have
             their mean length instead of varying ones.
+        device: ``"cpu"`` or ``"cuda"``. The first parameters and the text do not depend on it.
 
     Raises:
         sharnn.InputError: this version of sharnn lacks an option, the model has too many
-            parameters, the corpus is too short, or x-transformers is not installed.
+            parameters, the corpus is too short, the device is not available, or x-transformers is
+            not installed.
     """
     missing = missing_options(contender)
     if missing:
         raise sharnn.InputError(f"{contender.name!r} needs {missing[0]}, an option that is missing")
-    base = sharnn.Recipe(steps=steps, epochs=None, seed=seed, device="cpu", **race.recipe)
+    # A GPU computes in the precision of the CPUs with fast bfloat16, not in its own.
+    precision = "auto" if device == "cpu" else "bfloat16"
+    base = sharnn.Recipe(
+        steps=steps, epochs=None, seed=seed, device=device, precision=precision, **race.recipe
+    )
     config = sharnn.ModelConfig(**race.shape)
     if contender.transformer is not None:
         entry = _transformer(race, contender, setting, corpus, base, config)
@@ -132,7 +139,7 @@ def _transformer(
     """Prepares a Transformer with as many parameters as the configuration's model."""
     assert contender.transformer is not None
     dim, depth, heads = race.transformer
-    fast = has_fast_bfloat16(torch.device("cpu"))
+    dtype = pick_precision(recipe.precision, pick_device(recipe.device))
     own = TransformerRecipe(
         dim=dim,
         depth=depth,
@@ -141,7 +148,7 @@ def _transformer(
         batch_size=setting.batch_size,
         lr=setting.lr,
         optimizer=contender.transformer,
-        precision="bfloat16" if fast else "float32",
+        precision=str(dtype).removeprefix("torch."),
     )
     size = sharnn.SHARNN(config).parameter_count()
     trainer = TransformerTrainer(corpus, size, own, recipe)

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.race_search import (
     best_setting,
+    device_of,
     edges,
     final_setting,
     is_settled,
@@ -31,11 +32,13 @@ class Result:
         contender: the contender.
         setting: its final setting.
         rows: the runs, in the order of their seeds.
+        peak_bytes: peak memory of a process that trained at this setting on a CPU.
     """
 
     contender: Contender
     setting: Setting
     rows: tuple[Row, ...]
+    peak_bytes: int
 
     @property
     def name(self) -> str:
@@ -91,8 +94,20 @@ def results_of(race: Race, rows: Iterable[Row]) -> list[Result]:
             and run_of(row).setting == setting
         }
         if by_seed.keys() >= set(race.seeds):
-            found.append(Result(contender, setting, tuple(by_seed[seed] for seed in race.seeds)))
+            finals = tuple(by_seed[seed] for seed in race.seeds)
+            found.append(Result(contender, setting, finals, _peak(contender, setting, runs)))
     return sorted(found, key=lambda result: result.mean("valid"))
+
+
+def _peak(contender: Contender, setting: Setting, runs: Iterable[Row]) -> int:
+    """Returns the peak memory of the runs at a setting, of any length, that were made on a CPU."""
+    return max(
+        row["peak_bytes"]
+        for row in runs
+        if row["contender"] == contender.name
+        and run_of(row).setting == setting
+        and device_of(row) == "cpu"
+    )
 
 
 def compare(first: Result, second: Result, part: str) -> str:
@@ -174,6 +189,13 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
         f"and then by two runs of {race.track.seconds / 60:g} minutes, one with the best learning "
         "rate found and one with the next lower rate (the next higher one, if there is no lower).",
     ]
+    gpus = sorted({device_of(row) for result in results for row in result.rows} - {"cpu"})
+    if gpus:
+        lines.append(
+            f"The final runs were made on a GPU ({', '.join(gpus)}), with as many steps as one CPU "
+            "thread takes in that time, the same initial weights, and the same text. The peak "
+            "memory is that of a run on the CPU."
+        )
     contexts = [
         f"{result.setting.length} bytes ({result.name})"
         for result in results
@@ -220,14 +242,19 @@ def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[
 def origin(rows: Iterable[Row]) -> list[str]:
     """Returns the sentences that say on which machine and with which code the runs were made."""
     runs = [row for row in rows if row["kind"] == "run"]
-    facts = [row["machine"] for row in runs]
-    processors = sorted({fact["processor"] for fact in facts})
-    commits = list(dict.fromkeys(f"`{fact['commit']}`" for fact in facts))
-    hours = sum(row["cpu_seconds"] + row["score_cpu_seconds"] for row in runs) / 3600
-    return [
-        f"{len(runs)} runs, {hours:.1f} hours of one CPU thread on {', '.join(processors)}; "
-        f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."
-    ]
+    lines = []
+    for device in dict.fromkeys(map(device_of, runs)):
+        group = [row for row in runs if device_of(row) == device]
+        facts = [row["machine"] for row in group]
+        processors = ", ".join(sorted({fact["processor"] for fact in facts}))
+        commits = list(dict.fromkeys(f"`{fact['commit']}`" for fact in facts))
+        hours = sum(row["cpu_seconds"] + row["score_cpu_seconds"] for row in group) / 3600
+        place = f"{hours:.1f} hours of one CPU thread on {processors}"
+        lines.append(
+            f"{len(group)} runs, {place if device == 'cpu' else f'on {device}'}; "
+            f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."
+        )
+    return lines
 
 
 def curves(results: Sequence[Result]) -> dict[str, tuple[list[float], list[float]]]:

@@ -57,6 +57,11 @@ def run_of(row: Mapping[str, Any]) -> Run:
     return Run(row["stage"], row["contender"], Setting(**values), row["seed"])
 
 
+def device_of(row: Mapping[str, Any]) -> str:
+    """Returns ``"cpu"`` or the name of the GPU that took a run's steps."""
+    return row.get("device", "cpu")
+
+
 def results_at(
     race: Race, stage: str, contender: Contender, rows: Iterable[Any]
 ) -> dict[Setting, float]:

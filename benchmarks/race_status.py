@@ -10,6 +10,7 @@ from benchmarks.race_run import VALIDATION_BYTES, VALIDATIONS
 from benchmarks.race_search import (
     STAGES,
     best_setting,
+    device_of,
     edges,
     final_setting,
     is_settled,
@@ -67,7 +68,7 @@ def missing_counts(race: Race, contender: Contender, runs: list[Row]) -> dict[st
 
 def run_seconds(race: Race, stage: str, runs: list[Row]) -> float:
     """Returns the CPU time of a stage's run with its scoring: the mean so far, or an estimate."""
-    found = [row for row in runs if row["stage"] == stage]
+    found = [row for row in runs if row["stage"] == stage and device_of(row) == "cpu"]
     if found:
         spent = [row["cpu_seconds"] + row["score_cpu_seconds"] for row in found]
         return sum(spent) / len(spent)

@@ -19,13 +19,12 @@ def result_rows(results: Sequence[Result]) -> Iterator[list[str]]:
     """Yields the cells of the main table; see `HEADER`."""
     for result in results:
         row = result.rows[0]
-        peak = max(one["peak_bytes"] for one in result.rows)
         yield [
             result.contender.name,
             f"{result.setting.lr:g}; {result.setting.batch_size} x {result.setting.length}",
             f"{row['parameters']:,}",
             f"{row['bytes_read'] / 1e6:.2f}",
-            f"{peak / 1e6:.0f}",
+            f"{result.peak_bytes / 1e6:.0f}",
             result.shown("valid"),
             result.shown("test"),
         ]

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sharnn
+from sharnn.device import pick_device
 from sharnn.io.byte_sources import as_bytes
 from sharnn.optional import import_optional
 from sharnn.trainer import NonFiniteError
@@ -150,15 +151,17 @@ class TransformerTrainer:
         corpus: the training data.
         parameters: number of parameters of the model.
         own: the Transformer's shape and training settings.
-        recipe: end of the run, warm-up, schedule, clipping, seed, maximum number of consecutive
-            skipped steps, and the optimiser's settings except its name and learning rate.
+        recipe: device, end of the run, warm-up, schedule, clipping, seed, maximum number of
+            consecutive skipped steps, and the optimiser's settings except its name and learning
+            rate.
 
     Attributes:
         seconds: training time so far; the caller adds to it.
         skipped: number of skipped steps so far.
 
     Raises:
-        sharnn.InputError: the corpus is too short; or see `transformer`.
+        sharnn.InputError: the corpus is too short, the device is not available, or see
+            `transformer`.
     """
 
     def __init__(
@@ -173,7 +176,8 @@ class TransformerTrainer:
         self.train = corpus.train
         if len(self.train) <= own.context:
             raise sharnn.InputError(f"{corpus.name} is too short for windows of {own.context}")
-        self.model = transformer(parameters, own)
+        self.device = pick_device(recipe.device)
+        self.model = transformer(parameters, own).to(self.device)
         self.optimizer = make_optimizer(self.model, own.optimizer, self.recipe)
         self.random = np.random.default_rng(recipe.seed)
         self.step_count, self.seconds = 0, 0.0
@@ -197,10 +201,10 @@ class TransformerTrainer:
         self.step_count += 1
         starts = self.random.integers(len(self.train) - self.own.context, size=self.own.batch_size)
         pieces = np.stack([self.train[s : s + self.own.context + 1] for s in starts])
-        text = torch.from_numpy(pieces.astype(np.int64))  # (batch, context + 1)
+        text = torch.from_numpy(pieces.astype(np.int64)).to(self.device)  # (batch, context + 1)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.own.precision):
+        with autocast(self.own.precision, self.device):
             logits = self.model(text[:, :-1])  # (batch, context, 256)
         loss = F.cross_entropy(logits.float().flatten(0, 1), text[:, 1:].flatten())
         loss.backward()
@@ -236,15 +240,16 @@ class StepLoss:
     skipped: bool
 
 
-def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context manager for a forward pass on the CPU.
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context manager for a forward pass.
 
     Args:
         precision: ``"float32"`` or ``"bfloat16"``.
+        device: the model's.
     """
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @torch.no_grad()
@@ -271,12 +276,15 @@ def window_bits(
     starts = list(range(0, size - context + 1, stride))
     if starts[-1] + context < size:
         starts.append(size - context)  # the last window ends with the data
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
     model.eval()
     nats, counted = 0.0, 0
     for first in range(0, len(starts), 16):
         group = starts[first : first + 16]
         pieces = torch.stack([text[s : s + context + 1] for s in group])  # (batch, context + 1)
-        with autocast(precision):
+        pieces = pieces.to(device)
+        with autocast(precision, device):
             logits = model(pieces[:, :-1])
         losses = F.cross_entropy(
             logits.float().transpose(1, 2), pieces[:, 1:], reduction="none"

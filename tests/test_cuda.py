@@ -5,6 +5,11 @@ import copy
 import pytest
 import torch
 
+from benchmarks.race_run import open_data
+from benchmarks.race_run import train as train_of_race
+from benchmarks.race_search import Run
+from benchmarks.race_settings import QUICK
+from extras import needs_transformer
 from sharnn import (
     SHARNN,
     InputError,
@@ -217,3 +222,17 @@ def test_a_step_with_a_bad_gradient_is_skipped_on_the_device(corpus, optimizer, 
     for parameter, old in zip(trainer.model.parameters(), before, strict=True):
         assert torch.equal(parameter, old)
     assert not trainer.step().skipped
+
+
+@needs_transformer
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("contender", QUICK.contenders, ids=lambda contender: contender.name)
+def test_a_run_of_the_race_equals_one_on_the_cpu(device, contender):
+    corpus, seconds = open_data(QUICK, "sample"), QUICK.track.seconds / 20
+    run = Run("final", contender.name, contender.start, 1)
+    expected = train_of_race(QUICK, run, corpus, seconds)
+    found = train_of_race(QUICK, run, corpus, seconds, device=device)
+    for part in ("valid", "test"):
+        assert found[part] == pytest.approx(expected[part], abs=0.05)  # bfloat16, float32
+    assert found["bytes_read"] == expected["bytes_read"]
+    assert (found["device"] == "cpu") == (device == "cpu") == (found["peak_bytes"] is not None)

@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 import benchmarks.race_run
@@ -318,8 +319,8 @@ def test_a_diverged_run_is_recorded_without_bits(contender, monkeypatch):
     if contender.transformer and not HAS_TRANSFORMER:
         pytest.skip("x-transformers is not installed")
 
-    def broken(*arguments):
-        entry = prepare(*arguments)
+    def broken(*arguments, **options):
+        entry = prepare(*arguments, **options)
         entry.trainer.recipe = dataclasses.replace(entry.trainer.recipe, max_skips=1)
         next(entry.trainer.model.parameters()).data.fill_(float("nan"))
         return entry
@@ -333,8 +334,8 @@ def test_a_diverged_run_is_recorded_without_bits(contender, monkeypatch):
 
 
 def test_a_step_that_is_not_finite_does_not_end_a_run(monkeypatch):
-    def broken(*arguments):
-        entry = prepare(*arguments)
+    def broken(*arguments, **options):
+        entry = prepare(*arguments, **options)
         take = entry.trainer.step
 
         def step():
@@ -417,6 +418,7 @@ def task_of(out, run):
         "quick": True,
         "seconds": None,
         "rounds": None,
+        "device": "cpu",
         "command": "a command",
     }
 
@@ -458,6 +460,7 @@ def test_a_run_is_done_once(out):
     assert row["name"] == run.name
     assert row["command"] == "a command"
     assert {"seed", "parameters", "cpu_seconds", "peak_bytes", "curve", "machine"} <= row.keys()
+    assert row["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -471,11 +474,13 @@ def test_a_run_is_done_once(out):
         (["--contender", "nobody", "--data", "sample"], "no contender 'nobody'"),
         (["--trial", "one head", "--data", "sample"], "no trial 'one head'"),
         (["--next", "0"], "--next"),
+        (["--device", "cuda", "--data", "sample"], "device cuda is not available"),
         (["--out", "/nowhere/race.jsonl", "--data", "sample"], "/nowhere/race.jsonl"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_gives_one_line_and_exit_code_2(given, message, capsys):
+def test_bad_input_gives_one_line_and_exit_code_2(given, message, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["race", *given]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("benchmarks: ")

@@ -12,11 +12,22 @@ import sharnn
 from benchmarks.page_blocks import with_block
 from benchmarks.race_file import read_rows
 from benchmarks.race_pages import NAME, PAGES, block, older_block
-from benchmarks.race_report import Result, caveats, compare, curves, results_of, rivals, verdicts
+from benchmarks.race_report import (
+    Result,
+    caveats,
+    compare,
+    conditions,
+    curves,
+    origin,
+    results_of,
+    rivals,
+    verdicts,
+)
 from benchmarks.race_search import best_setting, next_runs, results_at
 from benchmarks.race_settings import FULL, QUICK, Contender
+from benchmarks.race_status import run_seconds
 from benchmarks.race_tables import record_rows, search_rows, trial_rows
-from race_rows import REFERENCE, bits_of, row_of, rows_of_race
+from race_rows import MACHINE, REFERENCE, bits_of, row_of, rows_of_race
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 def result(name, *bits):
     contender = Contender(name, QUICK.contenders[0].start)
     rows = tuple({"valid": value, "test": value} for value in bits)
-    return Result(contender, contender.start, rows)
+    return Result(contender, contender.start, rows, 1_000_000)
 
 
 def test_a_sentence_names_the_winner_and_the_spread():
@@ -180,6 +191,24 @@ def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch):
     assert ("Not complete" in text) != complete
     for found in ("shifted keys* is ahead of", "Log of records", "searches tried", "Trials."):
         assert (found in text) == complete
+
+
+def test_final_runs_on_a_gpu_are_told_apart():
+    rows = rows_of_race(QUICK, bits_of)
+    on_cpu = results_of(QUICK, rows)
+    assert not any("GPU" in line for line in (*conditions(QUICK, on_cpu), *origin(rows)))
+    for row in rows:
+        if row["kind"] == "run" and row["stage"] == "final":
+            row |= {"device": "a card", "peak_bytes": None, "machine": {**MACHINE, "commit": "d"}}
+    results = results_of(QUICK, rows)
+    assert [result.peak_bytes for result in results] == [one.peak_bytes for one in on_cpu]
+    assert sum("on a GPU (a card)" in line for line in conditions(QUICK, results)) == 1
+    finals = len(QUICK.contenders) * len(QUICK.seeds)
+    first, second = origin(rows)
+    assert "CPU thread on a processor; commit `abc1234`" in first
+    assert second == f"{finals} runs, on a card; commit `d`."
+    runs = [row for row in rows if row["kind"] == "run"]
+    assert run_seconds(QUICK, "final", runs) == run_seconds(QUICK, "final", [])
 
 
 def test_records_name_runs_that_exist():
