@@ -25,10 +25,11 @@ from benchmarks.gpu.goal import goal_lines
 from benchmarks.gpu.memory import peak_of_step, projected
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.profile import OTHER, kind_of
-from benchmarks.gpu.results import add_step, read_results, result_of, start_file
+from benchmarks.gpu.results import DEFAULT, add_step, read_results, result_of, start_file
 from benchmarks.gpu.steps import STEPS
 from benchmarks.gpu.training import PLAIN, in_pairs, in_turns_or_left_out, step_rate, trainer
 from benchmarks.gpu.variants import compiled, with_fused_attention
+from benchmarks.page_blocks import ROOT
 from benchmarks.writers import random_state
 from sharnn import InputError, Stepper
 from sharnn.corpora.corpus_files import DownloadError
@@ -75,6 +76,28 @@ def test_a_failed_step_is_one_line_and_the_others_go_on(tmp_path, capsys, monkey
     steps = read_results(out)["steps"]
     assert [steps[name]["status"] for name in ("paper", "limits")] == ["failed", "done"]
     assert result_of(out, "paper") is None
+
+
+def test_a_trial_has_a_results_file_of_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "STEPS", {})
+    monkeypatch.setattr(runner, "DEFAULT", tmp_path / "gpu.json")
+    monkeypatch.setattr(runner, "TRIAL", tmp_path / "_build" / "trial.json")
+    assert main(["gpu", "--tiny"]) == 0
+    assert read_results(runner.TRIAL)["tiny"]
+    assert not runner.DEFAULT.exists()
+    assert str(runner.TRIAL) in capsys.readouterr().out
+
+
+def test_the_pages_quote_the_times_of_the_measured_gpu():
+    results = read_results(DEFAULT)
+    assert not results["tiny"]
+    paper = result_of(DEFAULT, "paper")
+    hours = f"{paper['hours']:.1f} hours", f"{paper['validation_hours']:.1f} hours more"
+    for page in ("README.md", "book/18-the-papers-run.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert "H100" in results["machine"]["device"]
+        assert "H100" in text
+        assert all(each in text for each in hours), page
 
 
 def test_a_step_that_takes_too_long_is_ended(plan):

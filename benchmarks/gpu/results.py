@@ -11,6 +11,7 @@ from benchmarks.page_blocks import ROOT
 from sharnn.io.files import require_writable, write_atomically
 
 DEFAULT = ROOT / "benchmarks" / "gpu.json"
+TRIAL = ROOT / "_build" / "gpu-trial.json"
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import torch
 
 import sharnn
 from benchmarks.gpu.goal import goal_lines
-from benchmarks.gpu.results import DEFAULT, add_step, read_results, start_file
+from benchmarks.gpu.results import DEFAULT, TRIAL, add_step, read_results, start_file
 from benchmarks.gpu.steps import STEPS, Step
 from benchmarks.machine import machine
 from benchmarks.worker import environment
@@ -38,7 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", choices=list(STEPS), metavar="STEP", help=f"of {', '.join(STEPS)}")
     add("--tiny", action="store_true", help="tiny models, as without a GPU")
     add("--data", metavar="DATA", help="text of the paper's run; default: enwik8, or a stand-in")
-    add("--out", type=Path, default=DEFAULT, metavar="FILE", help="results; default: gpu.json")
+    default = f"{DEFAULT.name}, and {TRIAL.name} in _build for a trial"
+    add("--out", type=Path, metavar="FILE", help=f"results; default: {default}")
     return options
 
 
@@ -67,28 +68,31 @@ def run(given: Sequence[str]) -> int:
     elif tiny:
         report("Tiny models, which says nothing about speed.")
     facts = {**machine(), "device": device_name() if on_gpu else "CPU"}
-    start_file(arguments.out, tiny, facts)
+    out: Path = arguments.out or (TRIAL if tiny else DEFAULT)
+    if out == TRIAL:
+        out.parent.mkdir(exist_ok=True)
+    start_file(out, tiny, facts)
     settings = {
         "device": "cuda" if on_gpu else "cpu",
         "tiny": tiny,
         "data": arguments.data or ("sample" if tiny else "enwik8"),
-        "earlier": str(arguments.out.resolve()),
+        "earlier": str(out.resolve()),
     }
     failed = []
     for name, step in STEPS.items():
         if arguments.only and name not in arguments.only:
             continue
         entry = entry_of(name, step, settings)
-        add_step(arguments.out, name, entry)
+        add_step(out, name, entry)
         if entry["status"] != "done":
             failed.append(name)
         report(f"{name} ({entry['seconds']:.0f} s): {entry['line']}")
     if not tiny:
-        for line in goal_lines(read_results(arguments.out)["steps"]):
+        for line in goal_lines(read_results(out)["steps"]):
             report(line)
     if failed:
         report(f"failed: {', '.join(failed)}")
-    report(f"results: {arguments.out}")
+    report(f"results: {out}")
     return 1 if failed else 0
 
 
