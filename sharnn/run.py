@@ -272,9 +272,13 @@ class Run:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
         line: Metrics = {"step": trainer.step_count}
         try:
-            bits = bits_per_byte(
-                trainer.model, valid, batch_size=trainer.recipe.eval_batch_size, group=self.group
-            )
+            with trainer.validation_precision():
+                bits = bits_per_byte(
+                    trainer.model,
+                    valid,
+                    batch_size=trainer.recipe.eval_batch_size,
+                    group=self.group,
+                )
             line["valid_bits_per_byte"] = round(bits, 5)
             if self.on_validation is not None:
                 with self.group.shared_errors():

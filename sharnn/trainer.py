@@ -221,6 +221,13 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def validation_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context manager for a validation: the recipe's precision on a GPU, or float32.
+
+        On a GPU the recipe's precision is several times as fast (RUNS.md).
+        """
+        return self._autocast() if self.device.type == "cuda" else contextlib.nullcontext()
+
     def _backward_and_step(self, loss: Tensor) -> Tensor:
         """Computes the gradient, takes the optimiser's step and returns the gradient's norm.
 

@@ -224,6 +224,24 @@ def test_a_step_with_a_bad_gradient_is_skipped_on_the_device(corpus, optimizer, 
     assert not trainer.step().skipped
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_validation_is_close_to_float32(corpus, device):
+    config = ModelConfig(dim=128, boom_dim=512, layers=2, attention_layers=(0,), memory=256)
+    recipe = small_recipe(
+        steps=40,
+        batch_size=8,
+        segment_length=64,
+        lr=1e-2,
+        device=device,
+        precision="auto",
+        eval_every=1000,
+        eval_bytes=None,
+    )
+    result = train(config, corpus, recipe, progress_bar=False)
+    exact = bits_per_byte(result.model, corpus.valid, batch_size=recipe.eval_batch_size)
+    assert result.best == pytest.approx(exact, abs=1e-6 if device == "cpu" else 0.01)
+
+
 @needs_transformer
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("contender", QUICK.contenders, ids=lambda contender: contender.name)

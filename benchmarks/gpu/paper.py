@@ -14,7 +14,7 @@ from typing import Any
 import sharnn
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.results import result_of
-from benchmarks.timing import seconds_of
+from benchmarks.gpu.validation import EPOCHS, TRAINING_BYTES
 from benchmarks.worker import environment
 from sharnn.checkpoint import LAST, read_header
 from sharnn.corpora.corpus_files import DownloadError
@@ -24,11 +24,8 @@ from sharnn.run import METRICS
 MINUTES = 3.0
 LONGEST = 2.0  # times the minutes that a session should take
 KILLED_AFTER = 0.4  # of those minutes
-TRAINING_BYTES, VALIDATION_BYTES = 90_000_000, 5_000_000  # of enwik8
-EPOCHS = 25
 SAVED_AFTER = 30  # seconds between checkpoints, if the speed is known
 SAVED_STEPS = 100  # otherwise
-SEGMENTS = 16  # of each stream that is scored
 TINY = ["--dim", "32", "--boom-dim", "128", "--layers", "2", "--attention-layers", "0"]
 TINY += ["--memory", "96", "--batch-size", "4", "--segment-length", "32", "--eval-bytes", "2000"]
 TINY_STEPS = 30  # of each session
@@ -40,8 +37,8 @@ def paper(plan: Plan) -> dict[str, Any]:
     Returns:
         ``"data"``, the text; the steps at which the run was killed and resumed and at which it
         ended; ``"rate"``, its median bytes a second with a full memory; ``"hours"``, the paper's 25
-        epochs of enwik8 at that rate, and ``"validation_hours"``, the validations in between,
-        both None in a trial; ``"losses"``, along the run;
+        epochs of enwik8 at that rate, without validations, None in a trial; ``"losses"``, along
+        the run;
         ``"passed"``, True if the second session continued at the last checkpoint of the first.
 
     Raises:
@@ -59,7 +56,6 @@ def paper(plan: Plan) -> dict[str, Any]:
         resumed_from = step_of_checkpoint(run)
         session(plan, command, run, 1 - KILLED_AFTER, signal.SIGINT)
         lines = read_metrics(run)
-        scored = scoring_rate(plan, run, data)
     rate, losses = rate_and_losses(lines)
     steps = [line["step"] for line in lines if "lr" in line]
     continued = resumed_from > 0 and steps == sorted(set(steps)) and steps[-1] > killed_at
@@ -70,9 +66,6 @@ def paper(plan: Plan) -> dict[str, Any]:
         "steps": steps[-1],
         "rate": rate,
         "hours": None if plan.tiny else EPOCHS * TRAINING_BYTES / rate / 3600,
-        "validation_hours": (
-            None if plan.tiny else validations() * VALIDATION_BYTES / scored / 3600
-        ),
         "losses": losses,
         "passed": continued and losses[-1] < losses[0],
     }
@@ -110,28 +103,6 @@ def checkpoint_steps(plan: Plan) -> int:
         return SAVED_STEPS
     rate = training["ways"]["cases"][training["library"]]["measured"]["median"]
     return max(10, round(SAVED_AFTER * rate / training["step_bytes"]))
-
-
-def scoring_rate(plan: Plan, run: Path, data: str) -> float:
-    """Returns the bytes a second at which validations score the model of a run."""
-    model = sharnn.load(run, device=plan.device)
-    streams = sharnn.Recipe.preset("paper").eval_batch_size
-    assert streams is not None
-    size = 2000 if plan.tiny else streams * SEGMENTS * 1024
-    valid = sharnn.load_corpus(data, stand_in=False).valid[:size]
-
-    def score() -> None:
-        sharnn.bits_per_byte(model, valid, batch_size=streams)
-
-    score()  # the first call loads kernels
-    return len(valid) / seconds_of(score)
-
-
-def validations() -> float:
-    """Returns the number of validations of the paper's run."""
-    recipe = sharnn.Recipe.preset("paper")
-    steps = EPOCHS * TRAINING_BYTES / (recipe.batch_size * recipe.segment_length)
-    return steps / recipe.eval_every
 
 
 def session(plan: Plan, command: list[str], run: Path, part: float, end: signal.Signals) -> int:

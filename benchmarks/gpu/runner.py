@@ -68,6 +68,7 @@ def run(given: Sequence[str]) -> int:
     elif tiny:
         report("Tiny models, which says nothing about speed.")
     facts = {**machine(), "device": device_name() if on_gpu else "CPU"}
+    del facts["commit"]  # each step has its own
     out: Path = arguments.out or (TRIAL if tiny else DEFAULT)
     if out == TRIAL:
         out.parent.mkdir(exist_ok=True)
@@ -112,15 +113,17 @@ def entry_of(name: str, step: Step, settings: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``"status"``: ``"done"``, ``"wrong"`` if a check of the step did not pass, or ``"failed"``;
-        ``"seconds"``; ``"line"``, a summary or the error; and ``"result"`` unless it failed.
+        ``"seconds"``; ``"commit"``; ``"line"``, a summary or the error; and ``"result"`` unless it
+        failed.
     """
-    start = time.monotonic()
+    start, commit = time.monotonic(), machine()["commit"]
     result, error = result_or_error(name, step, settings)
     seconds = round(time.monotonic() - start, 1)
     if result is None:
-        return {"status": "failed", "seconds": seconds, "line": error}
+        return {"status": "failed", "seconds": seconds, "commit": commit, "line": error}
     status = "done" if result.get("passed", True) else "wrong"
-    return {"status": status, "seconds": seconds, "line": step.line(result), "result": result}
+    facts = {"status": status, "seconds": seconds, "commit": commit}
+    return {**facts, "line": step.line(result), "result": result}
 
 
 def result_or_error(

@@ -13,6 +13,7 @@ from benchmarks.gpu.paper import paper
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.profile import profile
 from benchmarks.gpu.training import training
+from benchmarks.gpu.validation import validation
 from benchmarks.gpu.writing import writing
 from benchmarks.report import amount
 
@@ -84,10 +85,16 @@ def paper_line(result: dict[str, Any]) -> str:
     )
     if result["hours"] is None:
         return line
-    return (
-        f"{line}, so 25 epochs of enwik8 take {result['hours']:.2f} hours, and their validations "
-        f"{result['validation_hours']:.2f}"
-    )
+    return f"{line}, so 25 epochs of enwik8 take {result['hours']:.2f} hours without validations"
+
+
+def validation_line(result: dict[str, Any]) -> str:
+    """Returns the rates of scoring, and the projected time of the paper's validations."""
+    bits = result["bits"].values()
+    parts = [*_cases(result["ways"]), f"bits per byte differ by {max(bits) - min(bits):.1g}"]
+    if result["hours"] is not None:
+        parts.append(f"the paper's validations take {result['hours']:.2f} hours")
+    return "; ".join([", ".join(parts), *_missing(result)])
 
 
 def memory_line(result: dict[str, Any]) -> str:
@@ -124,6 +131,7 @@ STEPS = {
     "training": Step(training, training_line, 8),
     "profile": Step(profile, profile_line, 3),
     "writing": Step(writing, writing_line, 3),
+    "validation": Step(validation, validation_line, 3),
     "paper": Step(paper, paper_line, 12),
     "memory": Step(memory, memory_line, 3),
 }
