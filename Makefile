@@ -86,7 +86,7 @@ _build/.results: benchmarks/results.json $(wildcard benchmarks/race.jsonl benchm
 bench: setup ## run the benchmarks, 2 hours: make bench ARGS="--data FILE"; --quick for a trial
 	@$(ENV) python -m benchmarks $(ARGS)
 
-gpu: setup ## check and measure everything on a GPU, in 6 to 20 minutes; without one, a trial with tiny models
+gpu: setup ## check and measure everything on a GPU, in 7 to 20 minutes; without one, a trial with tiny models
 	@$(ENV) python -m benchmarks gpu $(ARGS)
 
 paper: setup ## train the paper's model on enwik8 and score it; needs a GPU; resumes if interrupted
