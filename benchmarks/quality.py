@@ -93,7 +93,9 @@ def prepare(
             own = dataclasses.replace(own, optimizer="adamw", lr=2e-3)
         if has_fast_bfloat16(torch.device("cpu")):
             own = dataclasses.replace(own, precision="bfloat16")
-        recipe = dataclasses.replace(sharnn.Recipe.preset(preset), minutes=minutes, seed=seed)
+        recipe = dataclasses.replace(
+            sharnn.Recipe.preset(preset), minutes=minutes, seed=seed, device="cpu"
+        )
         size = sharnn.SHARNN(config).parameter_count()
         transformer = TransformerTrainer(corpus, size, own, recipe)
         stride = own.context // 4
@@ -108,7 +110,8 @@ def prepare(
         config = dataclasses.replace(config, attention_layers=())
     if contender == "every-head":
         config = dataclasses.replace(config, attention_layers=tuple(range(config.layers)))
-    recipe = dataclasses.replace(sha_rnn_recipe(contender, preset, minutes), seed=seed)
+    recipe = sha_rnn_recipe(contender, preset, minutes)
+    recipe = dataclasses.replace(recipe, seed=seed, device="cpu")
     torch.manual_seed(seed)
     trainer = Trainer(sharnn.SHARNN(config), corpus, recipe)
     names = ("optimizer", "lr", "schedule", "warmup_steps", "batch_size", "segment_length", "clip")

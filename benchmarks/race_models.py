@@ -79,7 +79,7 @@ def prepare(
     missing = missing_options(contender)
     if missing:
         raise sharnn.InputError(f"{contender.name!r} needs {missing[0]}, an option that is missing")
-    # A GPU computes in the precision of the CPUs with fast bfloat16, not in its own.
+    # A GPU uses the precision of CPUs with fast bfloat16, but for LSTMs: see sharnn/trainer.py.
     precision = "auto" if device == "cpu" else "bfloat16"
     base = sharnn.Recipe(
         steps=steps, epochs=None, seed=seed, device=device, precision=precision, **race.recipe

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.race_search import (
+    STAGES,
     best_setting,
     device_of,
     edges,
@@ -32,13 +33,14 @@ class Result:
         contender: the contender.
         setting: its final setting.
         rows: the runs, in the order of their seeds.
-        peak_bytes: peak memory of a process that trained at this setting on a CPU.
+        peak_bytes: peak memory of a process that trained with this setting's segments on a CPU, or
+            None.
     """
 
     contender: Contender
     setting: Setting
     rows: tuple[Row, ...]
-    peak_bytes: int
+    peak_bytes: int | None
 
     @property
     def name(self) -> str:
@@ -99,15 +101,19 @@ def results_of(race: Race, rows: Iterable[Row]) -> list[Result]:
     return sorted(found, key=lambda result: result.mean("valid"))
 
 
-def _peak(contender: Contender, setting: Setting, runs: Iterable[Row]) -> int:
-    """Returns the peak memory of the runs at a setting, of any length, that were made on a CPU."""
-    return max(
+def _peak(contender: Contender, setting: Setting, runs: Iterable[Row]) -> int | None:
+    """Returns the peak memory of runs on a CPU with a setting's segments, or None without one.
+
+    The learning rate and the number of steps have no effect on it.
+    """
+    shape = contender.name, setting.length, setting.step_bytes
+    peaks = [
         row["peak_bytes"]
         for row in runs
-        if row["contender"] == contender.name
-        and run_of(row).setting == setting
+        if (row["contender"], row["setting"]["length"], row["setting"]["step_bytes"]) == shape
         and device_of(row) == "cpu"
-    )
+    ]
+    return max(peaks, default=None)
 
 
 def compare(first: Result, second: Result, part: str) -> str:
@@ -189,13 +195,6 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
         f"and then by two runs of {race.track.seconds / 60:g} minutes, one with the best learning "
         "rate found and one with the next lower rate (the next higher one, if there is no lower).",
     ]
-    gpus = sorted({device_of(row) for result in results for row in result.rows} - {"cpu"})
-    if gpus:
-        lines.append(
-            f"The final runs were made on a GPU ({', '.join(gpus)}), with as many steps as one CPU "
-            "thread takes in that time, the same initial weights, and the same text. The peak "
-            "memory is that of a run on the CPU."
-        )
     contexts = [
         f"{result.setting.length} bytes ({result.name})"
         for result in results
@@ -233,9 +232,27 @@ def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[
             lines.append(
                 f"{result.name}: the final setting is at the end of the grid ({', '.join(ends)})."
             )
+    lines += on_gpus(runs)
     references = [row for row in rows if row["kind"] == "reference"]
     if references and not references[0]["quiet"]:
         lines.append("The reference was timed on a machine that had other work.")
+    return lines
+
+
+def on_gpus(rows: Iterable[Row]) -> list[str]:
+    """Returns the sentences that say which runs were made on a GPU; none if all were on a CPU."""
+    rows, lines = list(rows), []
+    for stage in STAGES:
+        made = [device_of(row) for row in rows if row.get("stage") == stage]
+        gpus = sorted({device for device in made if device != "cpu"})
+        if gpus:
+            count = len(made) - made.count("cpu")
+            lines.append(
+                f"{count} of {len(made)} runs of stage *{stage}* were made on a GPU "
+                f"({', '.join(gpus)}): with as many steps as one CPU thread takes in that time, "
+                "the same initial weights and the same text, in bfloat16, but LSTMs in float16. "
+                "The peak memory is that of a run on a CPU."
+            )
     return lines
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.race_file import claim, read_rows
 from benchmarks.race_run import TAKEN
-from benchmarks.race_search import Run, in_order
+from benchmarks.race_search import Run, device_of, in_order
 from benchmarks.race_settings import Contender, Race
 from benchmarks.race_timing import step_seconds, timings_of
 from benchmarks.worker import environment
@@ -138,7 +138,9 @@ class Session:
             rows = [row for row in read_rows(self.out, "run") if row["name"] == task["name"]]
             bits = rows[-1]["valid"]
             shown = "diverged" if bits is None else f"{bits:.4f} bits per byte on validation"
-            report(f"{task['name']}: {shown}, {rows[-1]['cpu_seconds']:.0f} s of training")
+            on_cpu = device_of(rows[-1]) == "cpu"
+            spent = rows[-1]["cpu_seconds" if on_cpu else "wall_seconds"]
+            report(f"{task['name']}: {shown}, {spent:.0f} s of training")
 
     def _skip(self, task: Task, reason: str) -> None:
         self.skipped.add(task["name"])

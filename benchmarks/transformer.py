@@ -244,12 +244,12 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """Returns the context manager for a forward pass.
 
     Args:
-        precision: ``"float32"`` or ``"bfloat16"``.
+        precision: ``"float32"``, or the name of the dtype.
         device: the model's.
     """
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
 @torch.no_grad()

@@ -83,7 +83,8 @@ class Recipe:
     precision: str = setting(
         "auto",
         f"{one_of(PRECISIONS)}; auto is float16 on CUDA (required by cuDNN's fast "
-        "LSTM), bfloat16 on a CPU with fast bfloat16 arithmetic, else float32",
+        "LSTM), bfloat16 on a CPU with fast bfloat16 arithmetic, else float32; also of validations "
+        "on CUDA",
     )
     device: str = setting("auto", f"{one_of(DEVICES)}; auto is CUDA if available, else the CPU")
     seed: int = setting(0, "random seed for weights, dropout and segment lengths")

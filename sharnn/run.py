@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -272,13 +273,7 @@ class Run:
             valid = valid[: max(2, trainer.recipe.eval_bytes)]
         line: Metrics = {"step": trainer.step_count}
         try:
-            with trainer.validation_precision():
-                bits = bits_per_byte(
-                    trainer.model,
-                    valid,
-                    batch_size=trainer.recipe.eval_batch_size,
-                    group=self.group,
-                )
+            bits = self._score(valid)
             line["valid_bits_per_byte"] = round(bits, 5)
             if self.on_validation is not None:
                 with self.group.shared_errors():
@@ -294,6 +289,26 @@ class Run:
             self.best = bits
             values = {"step": trainer.step_count, "valid_bits_per_byte": bits}
             self._save(BEST, {}, values)
+
+    def _score(self, valid: Any) -> float:
+        """Returns the bits per byte of validation bytes.
+
+        Raises:
+            DamagedModelError: the loss is not finite.
+        """
+        trainer = self.trainer
+        score = partial(
+            bits_per_byte,
+            trainer.model,
+            valid,
+            batch_size=trainer.recipe.eval_batch_size,
+            group=self.group,
+        )
+        try:
+            with trainer.validation_precision():
+                return score()
+        except DamagedModelError:
+            return score()  # an overflow of float16 is no reason to end a run
 
     def save_last(self) -> None:
         """Writes the checkpoint that `resume` reads.

@@ -222,9 +222,9 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def validation_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns the context manager for a validation: the recipe's precision on a GPU, or float32.
+        """Returns the context manager for a validation: the recipe's precision on CUDA, or float32.
 
-        On a GPU the recipe's precision is several times as fast (RUNS.md).
+        On CUDA the recipe's precision is several times as fast (RUNS.md).
         """
         return self._autocast() if self.device.type == "cuda" else contextlib.nullcontext()
 

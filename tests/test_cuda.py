@@ -9,7 +9,7 @@ from benchmarks.race_run import open_data
 from benchmarks.race_run import train as train_of_race
 from benchmarks.race_search import Run
 from benchmarks.race_settings import QUICK
-from extras import needs_transformer
+from extras import HAS_TRANSFORMER
 from sharnn import (
     SHARNN,
     InputError,
@@ -225,7 +225,7 @@ def test_a_step_with_a_bad_gradient_is_skipped_on_the_device(corpus, optimizer, 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_validation_is_close_to_float32(corpus, device):
+def test_only_on_a_gpu_a_validation_uses_the_recipes_precision(corpus, device, monkeypatch):
     config = ModelConfig(dim=128, boom_dim=512, layers=2, attention_layers=(0,), memory=256)
     recipe = small_recipe(
         steps=40,
@@ -233,19 +233,28 @@ def test_a_validation_is_close_to_float32(corpus, device):
         segment_length=64,
         lr=1e-2,
         device=device,
-        precision="auto",
+        precision="bfloat16",
         eval_every=1000,
         eval_bytes=None,
     )
+    modes = []
+
+    def score(*arguments, **options):
+        modes.append(torch.is_autocast_enabled(device))
+        return bits_per_byte(*arguments, **options)
+
+    monkeypatch.setattr("sharnn.run.bits_per_byte", score)
     result = train(config, corpus, recipe, progress_bar=False)
+    assert modes == [device == "cuda"]
     exact = bits_per_byte(result.model, corpus.valid, batch_size=recipe.eval_batch_size)
     assert result.best == pytest.approx(exact, abs=1e-6 if device == "cpu" else 0.01)
 
 
-@needs_transformer
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("contender", QUICK.contenders, ids=lambda contender: contender.name)
 def test_a_run_of_the_race_equals_one_on_the_cpu(device, contender):
+    if contender.transformer and not HAS_TRANSFORMER:
+        pytest.skip("x-transformers is not installed")
     corpus, seconds = open_data(QUICK, "sample"), QUICK.track.seconds / 20
     run = Run("final", contender.name, contender.start, 1)
     expected = train_of_race(QUICK, run, corpus, seconds)

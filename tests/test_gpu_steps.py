@@ -18,7 +18,7 @@ import torch
 import sharnn
 from benchmarks.__main__ import main
 from benchmarks.gpu import correctness as correctness_module
-from benchmarks.gpu import paper, runner
+from benchmarks.gpu import findings, paper, runner
 from benchmarks.gpu.captured import CapturedStepper
 from benchmarks.gpu.correctness import Check, correctness, cpu_numbers
 from benchmarks.gpu.goal import goal_lines
@@ -99,6 +99,33 @@ def test_the_pages_quote_the_times_of_the_measured_gpu():
         assert "H100" in results["machine"]["device"]
         assert "H100" in text
         assert hours in text, page
+
+
+def test_the_findings_need_only_what_was_measured():
+    results = {name: step["result"] for name, step in read_results(DEFAULT)["steps"].items()}
+    sections = [
+        findings.found_of_goal,
+        findings.found_of_correctness,
+        findings.found_of_training,
+        findings.found_of_validation,
+        findings.found_of_paper,
+        findings.found_of_memory,
+    ]
+    assert all(found(results) for found in sections)
+    assert not any(found({}) for found in sections)
+    partial_results = copy.deepcopy(results)
+    del partial_results["training"]["ways"]["cases"][PLAIN]
+    partial_results["training"]["ways"]["baseline"] = results["training"]["library"]
+    partial_results["training"]["batches"] = None
+    partial_results["validation"]["hours"] = None
+    for batch in partial_results["memory"]["batches"].values():
+        batch["measured"] = None
+    texts = [found(partial_results) for found in sections]
+    assert texts == [None, texts[1], None, None, None, None]
+    assert "are out of reach" in findings.found_of_goal(results)
+    fast = copy.deepcopy(results)
+    fast["profile"]["kinds"]["LSTM"] /= 2
+    assert "are out of reach" not in findings.found_of_goal(fast)
 
 
 def test_a_step_that_takes_too_long_is_ended(plan):

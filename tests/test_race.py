@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+import benchmarks.race
 import benchmarks.race_run
 import benchmarks.race_session
 import sharnn
@@ -486,6 +487,30 @@ def test_bad_input_gives_one_line_and_exit_code_2(given, message, capsys, monkey
     assert lines[-1].startswith("benchmarks: ")
     assert message in lines[-1]
     assert all(" left out, sharnn has no option " in line for line in lines[:-1])
+
+
+def test_the_device_reaches_the_runs(out, monkeypatch):
+    sessions, tasks = [], []
+
+    def keep_session(session, *limits):
+        sessions.append(session)
+
+    def keep_task(*arguments):
+        tasks.append(arguments)
+        return {}
+
+    monkeypatch.setattr(benchmarks.race, "pick_device", torch.device)
+    monkeypatch.setattr(benchmarks.race, "run_missing", keep_session)
+    monkeypatch.setattr(benchmarks.race_run, "train", keep_task)
+    for device in ((), ("--device", "cuda")):
+        main(["race", "--quick", "--data", "sample", "--out", str(out), *device])
+    on_cpu, on_gpu = [session.common for session in sessions]
+    assert (on_cpu["device"], on_gpu["device"]) == ("cpu", "cuda")
+    assert "--device cuda" in on_gpu["command"]
+    assert "--device" not in on_cpu["command"]
+    run = Run("search", "no head", QUICK.contenders[1].start, 0)
+    perform({**task_of(out, run), "device": "cuda"})
+    assert tasks[0][-1] == "cuda"
 
 
 def test_a_busy_machine_does_not_measure_the_reference(monkeypatch):

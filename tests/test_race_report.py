@@ -16,7 +16,6 @@ from benchmarks.race_report import (
     Result,
     caveats,
     compare,
-    conditions,
     curves,
     origin,
     results_of,
@@ -26,7 +25,7 @@ from benchmarks.race_report import (
 from benchmarks.race_search import best_setting, next_runs, results_at
 from benchmarks.race_settings import FULL, QUICK, Contender
 from benchmarks.race_status import run_seconds
-from benchmarks.race_tables import record_rows, search_rows, trial_rows
+from benchmarks.race_tables import record_rows, result_rows, search_rows, trial_rows
 from race_rows import MACHINE, REFERENCE, bits_of, row_of, rows_of_race
 
 ROOT = Path(__file__).parent.parent
@@ -196,19 +195,27 @@ def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch):
 def test_final_runs_on_a_gpu_are_told_apart():
     rows = rows_of_race(QUICK, bits_of)
     on_cpu = results_of(QUICK, rows)
-    assert not any("GPU" in line for line in (*conditions(QUICK, on_cpu), *origin(rows)))
+    assert not any("GPU" in line for line in (*caveats(QUICK, rows, on_cpu), *origin(rows)))
     for row in rows:
         if row["kind"] == "run" and row["stage"] == "final":
             row |= {"device": "a card", "peak_bytes": None, "machine": {**MACHINE, "commit": "d"}}
     results = results_of(QUICK, rows)
     assert [result.peak_bytes for result in results] == [one.peak_bytes for one in on_cpu]
-    assert sum("on a GPU (a card)" in line for line in conditions(QUICK, results)) == 1
     finals = len(QUICK.contenders) * len(QUICK.seeds)
+    (line,) = [line for line in caveats(QUICK, rows, results) if "GPU" in line]
+    assert line.startswith(
+        f"{finals} of {finals} runs of stage *final* were made on a GPU (a card)"
+    )
     first, second = origin(rows)
     assert "CPU thread on a processor; commit `abc1234`" in first
     assert second == f"{finals} runs, on a card; commit `d`."
     runs = [row for row in rows if row["kind"] == "run"]
     assert run_seconds(QUICK, "final", runs) == run_seconds(QUICK, "final", [])
+    for row in runs:
+        row |= {"device": "a card", "peak_bytes": None}
+    results = results_of(QUICK, rows)
+    assert [result.peak_bytes for result in results] == [None] * len(results)
+    assert all(cells[4] == "-" for cells in result_rows(results))
 
 
 def test_records_name_runs_that_exist():

@@ -23,6 +23,7 @@ from sharnn.device import (
     pick_device,
     pick_precision,
 )
+from sharnn.errors import DamagedModelError
 from sharnn.recipe import OPTIMIZERS
 from sharnn.trainer import NonFiniteError, Trainer
 from small import OPTIONS, small_config, small_recipe
@@ -409,6 +410,24 @@ def test_bfloat16_trains_close_to_float32(corpus):
         )
         losses.append(result.best)
     assert losses[0] == pytest.approx(losses[1], abs=0.05)
+
+
+def test_a_validation_that_overflows_is_scored_again_in_float32(corpus, monkeypatch):
+    modes = []
+
+    def score(*arguments, **options):
+        modes.append(torch.is_autocast_enabled("cpu"))
+        if modes[-1]:
+            raise DamagedModelError("NaN or Inf")
+        return bits_per_byte(*arguments, **options)
+
+    monkeypatch.setattr("sharnn.run.bits_per_byte", score)
+    monkeypatch.setattr(
+        Trainer, "validation_precision", lambda self: torch.autocast("cpu", torch.bfloat16)
+    )
+    result = train(small_config(), corpus, small_recipe(), progress_bar=False)
+    assert result.reason == "done"
+    assert modes[:2] == [True, False]
 
 
 def test_tensorboard_events_equal_the_metrics(tmp_path, corpus):

@@ -90,8 +90,9 @@ def paper_line(result: dict[str, Any]) -> str:
 
 def validation_line(result: dict[str, Any]) -> str:
     """Returns the rates of scoring, and the projected time of the paper's validations."""
-    bits = result["bits"].values()
-    parts = [*_cases(result["ways"]), f"bits per byte differ by {max(bits) - min(bits):.1g}"]
+    bits, parts = result["bits"].values(), _cases(result["ways"])
+    if bits:
+        parts.append(f"bits per byte differ by {max(bits) - min(bits):.1g}")
     if result["hours"] is not None:
         parts.append(f"the paper's validations take {result['hours']:.2f} hours")
     return "; ".join([", ".join(parts), *_missing(result)])

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import sharnn
-from benchmarks.gpu.plan import Plan
+from benchmarks.gpu.plan import Plan, reason
 from benchmarks.gpu.training import compared, in_turns_or_left_out, trainer
 from benchmarks.timing import seconds_of
 from sharnn.trainer import Trainer
@@ -34,11 +34,15 @@ def validation(plan: Plan) -> dict[str, Any]:
     if own != BASELINE:
         trainers[own] = trainer(plan, own)
         trainers[own].model.load_state_dict(weights)
-    bits = {name: score(plan, each) for name, each in trainers.items()}  # loads kernels, too
-    measures: dict[str, Callable[[], float]] = {
-        name: partial(scoring_rate, plan, each) for name, each in trainers.items()
-    }
+    bits: dict[str, float] = {}
+    measures: dict[str, Callable[[], float]] = {}
     left_out: dict[str, str] = {}
+    for name, each in trainers.items():
+        try:
+            bits[name] = score(plan, each)  # loads kernels, too
+            measures[name] = partial(scoring_rate, plan, each)
+        except Exception as error:  # out of memory
+            left_out[name] = reason(error)
     ways = compared(in_turns_or_left_out(plan, measures, left_out), "B/s")
     hours = None
     if ways and own in ways["cases"] and not plan.tiny:
