@@ -1,4 +1,4 @@
-"""What tests share: a small configuration, model and recipe, and runs with other instructions."""
+"""Helpers for tests: a small configuration, model and recipe, and programs in other processes."""
 
 import os
 import subprocess

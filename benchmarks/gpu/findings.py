@@ -1,4 +1,4 @@
-"""What the steps found, one sentence for each section of the page, made from the results."""
+"""Sentences that summarise the results of the steps, one for each section of the page."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def found_of_training(found: Results) -> str | None:
     parts, ways, batches = [], training["ways"], training["batches"]
     if ways and ways["baseline"] == PLAIN and training["library"] in ways["cases"]:
         ratio = ways["cases"][training["library"]]["ratio"]
-        shown = "" if not ratio["lowest"] < 1 < ratio["highest"] else ": no difference was shown"
+        shown = ": no difference was shown" if ratio["lowest"] < 1 < ratio["highest"] else ""
         speed = times_as_fast(ways, ratio)
         parts.append(f"the library's step is {speed} times as fast as {PLAIN}{shown}.")
         if "compiled" in ways["cases"]:
