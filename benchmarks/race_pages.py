@@ -12,11 +12,13 @@ from pathlib import Path
 import benchmarks.results
 from benchmarks.page_blocks import ROOT, markdown_table, write_block
 from benchmarks.race_file import DEFAULT, read_rows
-from benchmarks.race_report import caveats, conditions, race_of, results_of, verdicts
+from benchmarks.race_report import caveats, conditions, contexts, race_of, results_of, verdicts
 from benchmarks.race_tables import HEADER, result_rows
 
-PAGES = (ROOT / "README.md", ROOT / "book" / "results.md")
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "book" / "results.md")
 NAME = "race"  # of the markers
+IN_README = ("contender", "parameters", "validation bits per byte", "test bits per byte")
 OLDER = {
     "no-head": "no head",
     "library": "one head, in the second-to-last block",
@@ -25,10 +27,11 @@ OLDER = {
 }
 
 
-def block(out: Path = DEFAULT, older: Path = benchmarks.results.DEFAULT) -> str:
+def block(page: Path, out: Path = DEFAULT, older: Path = benchmarks.results.DEFAULT) -> str:
     """Returns the text between the markers.
 
     Args:
+        page: the page; README.md has a shorter text than the others.
         out: the results file of the race.
         older: the results file with the runs of one seed each.
     """
@@ -37,8 +40,15 @@ def block(out: Path = DEFAULT, older: Path = benchmarks.results.DEFAULT) -> str:
     results = results_of(race, rows)
     if len(results) < len(race.contenders):
         return older_block(older)
-    table = markdown_table(HEADER, result_rows(results), left=2)
-    sentences = [*verdicts(results), *conditions(race, results), *caveats(race, rows, results)]
+    cells = [HEADER, *result_rows(results)]
+    if page == README:
+        cells = [[row[HEADER.index(name)] for name in IN_README] for row in cells]
+        seeds, *_ = conditions(race, results)
+        sentences = [*verdicts(results), seeds, *contexts(results)]
+    else:
+        sentences = [*verdicts(results), *conditions(race, results), *caveats(race, rows, results)]
+    header, *body = cells
+    table = markdown_table(header, body, left=header.index("parameters"))
     return f"{table}\n" + "".join(f"- {sentence}\n" for sentence in sentences)
 
 
@@ -70,4 +80,5 @@ def write_pages(out: Path) -> None:
     Raises:
         sharnn.InputError: a file can't be read or written.
     """
-    write_block(PAGES, NAME, block(out))
+    for page in PAGES:
+        write_block([page], NAME, block(page, out))

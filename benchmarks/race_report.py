@@ -147,17 +147,22 @@ def compare(first: Result, second: Result, part: str) -> str:
 
 
 def rivals(results: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """Returns the pairs that matter: the best model with a head, with each best one without.
+    """Returns the pairs that matter.
 
-    The best of a kind is the one with the lowest mean on validation data.
+    They are the best model with a head, with the best one without and the best Transformer, and
+    each other model with a head, with the best one without. The best of a kind is the one with the
+    lowest mean on validation data.
     """
-    kinds: dict[str, Result] = {}
+    heads = [result for result in results if _kind(result.contender) == "head"]
+    best: dict[str, Result] = {}
     for result in results:  # the best first
-        kinds.setdefault(_kind(result.contender), result)
-    head = kinds.get("head")
-    if head is None:
+        best.setdefault(_kind(result.contender), result)
+    if not heads:
         return []
-    return [(head, kinds[kind]) for kind in ("no head", "Transformer") if kind in kinds]
+    pairs = [(heads[0], best[kind]) for kind in ("no head", "Transformer") if kind in best]
+    if "no head" in best:
+        pairs += [(head, best["no head"]) for head in heads[1:]]
+    return pairs
 
 
 def _kind(contender: Contender) -> str:
@@ -170,13 +175,18 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     """Returns the sentences that say who is ahead, on validation and on test data."""
     if len(results) < 2:
         return []
-    lines = []
-    for part, title in PARTS.items():
-        best = min(results, key=lambda result: result.mean(part))
-        lines.append(
-            f"The lowest mean on {title} is that of {best.name}: "
-            f"{best.mean(part):.3f} bits per byte."
-        )
+    best = {part: min(results, key=lambda result: result.mean(part)) for part in PARTS}
+    means = {part: f"{result.mean(part):.3f}" for part, result in best.items()}
+    if best["valid"] is best["test"]:
+        lines = [
+            f"{best['test'].name} has the lowest mean on validation ({means['valid']} bits per "
+            f"byte) and on test ({means['test']})."
+        ]
+    else:
+        lines = [
+            f"{best[part].name} has the lowest mean on {title}: {means[part]} bits per byte."
+            for part, title in PARTS.items()
+        ]
     lines += [compare(*pair, part) for pair in rivals(results) for part in PARTS]
     return lines
 
@@ -195,43 +205,46 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
         f"and then by two runs of {race.track.seconds / 60:g} minutes, one with the best learning "
         "rate found and one with the next lower rate (the next higher one, if there is no lower).",
     ]
-    contexts = [
+    return [*lines, *contexts(results)]
+
+
+def contexts(results: Iterable[Result]) -> list[str]:
+    """Returns the sentence that says how long the Transformers' contexts are, if there are any."""
+    lengths = [
         f"{result.setting.length} bytes ({result.name})"
         for result in results
         if result.contender.transformer is not None
     ]
-    if contexts:
-        lines.append(
-            f"Contexts of the Transformers: {', '.join(contexts)}; they are scored on windows that "
-            "overlap by three quarters."
-        )
-    return lines
+    if not lengths:
+        return []
+    return [
+        f"Contexts of the Transformers: {', '.join(lengths)}; they are scored on windows that "
+        "overlap by three quarters."
+    ]
 
 
 def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     """Returns the sentences about what the results leave open."""
-    lines = []
     names = [result.contender.name for result in results]
-    missing = [one.name for one in race.contenders if one.name not in names]
-    if missing:
-        lines.append(f"Not finished: *{'*; *'.join(missing)}*.")
+    missing = [f"*{one.name}*" for one in race.contenders if one.name not in names]
     runs = [row for row in rows if row["kind"] == "run"]
+    unsettled, lower, at_the_end = [], [], []
     for result in results:
         found = results_at(race, "search", result.contender, runs)
         if not is_settled(race, found):
-            lines.append(
-                f"{result.name}: not every neighbour of the search's best setting was tried."
-            )
+            unsettled.append(result.name)
         if result.setting.lr < best_setting(found).lr:
-            lines.append(
-                f"{result.name}: in {race.track.seconds / 60:g} minutes the lower of "
-                "the two learning rates was better; still lower ones did not get that time."
-            )
-        ends = [AXES[name] for name in edges(race, result.setting)]
-        if ends:
-            lines.append(
-                f"{result.name}: the final setting is at the end of the grid ({', '.join(ends)})."
-            )
+            lower.append(result.name)
+        if ends := [AXES[name] for name in edges(race, result.setting)]:
+            at_the_end.append(f"{result.name} ({', '.join(ends)})")
+    remarks = {
+        "Not finished": missing,
+        "Not every neighbour of the search's best setting was tried": unsettled,
+        f"In {race.track.seconds / 60:g} minutes the lower of the two learning rates was better, "
+        "and still lower ones did not get that time": lower,
+        "The final setting is at the end of the grid": at_the_end,
+    }
+    lines = [f"{remark}: {'; '.join(of)}." for remark, of in remarks.items() if of]
     lines += on_gpus(runs)
     references = [row for row in rows if row["kind"] == "reference"]
     if references and not references[0]["quiet"]:

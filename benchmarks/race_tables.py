@@ -24,7 +24,7 @@ def result_rows(results: Sequence[Result]) -> Iterator[list[str]]:
             f"{result.setting.lr:g}; {result.setting.batch_size} x {result.setting.length}",
             f"{row['parameters']:,}",
             f"{row['bytes_read'] / 1e6:.2f}",
-            "-" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+            "-" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:,.0f}",
             result.shown("valid"),
             result.shown("test"),
         ]

@@ -11,7 +11,7 @@ import pytest
 import sharnn
 from benchmarks.page_blocks import with_block
 from benchmarks.race_file import read_rows
-from benchmarks.race_pages import NAME, PAGES, block, older_block
+from benchmarks.race_pages import NAME, PAGES, README, block, older_block
 from benchmarks.race_report import (
     Result,
     caveats,
@@ -57,10 +57,19 @@ def test_the_verdicts_compare_the_best_of_each_kind():
     assert len(results) == len(FULL.contenders)
     names = [[one.contender.name for one in pair] for pair in rivals(results)]
     head, no_head = "one head, shifted keys", "no head, LSTM skip"
-    assert names == [[head, no_head], [head, "Transformer, AdamW"]]
+    assert names == [[head, no_head], [head, "Transformer, AdamW"], ["one head", no_head]]
+    assert rivals(results[1:])[0][0].contender.name == "one head", "the best that is left"
+    assert rivals([one for one in results if "head" not in one.contender.name]) == []
     sentences = verdicts(results)
-    assert f"The lowest mean on validation is that of *{head}*: 2.020 bits per byte." in sentences
+    assert sentences[0].startswith(f"*{head}* has the lowest mean on validation (2.020 bits per ")
     assert any(f"*{head}* is ahead of *{no_head}* by 0.300 ±" in line for line in sentences)
+    parted = [result("A", 2.0, 2.01), result("B", 2.2, 2.21)]
+    for row in parted[1].rows:
+        row["test"] = 1.5
+    assert [line for line in verdicts(parted) if "lowest" in line] == [
+        "*A* has the lowest mean on validation: 2.005 bits per byte.",
+        "*B* has the lowest mean on test: 1.500 bits per byte.",
+    ]
     minutes, bits = curves(results)["one head"]
     assert minutes == [10 * 0.3 / 60, 20 * 0.3 / 60]
     assert bits[-1] == pytest.approx(2.02)
@@ -96,7 +105,12 @@ def test_a_result_is_of_the_setting_that_the_checks_chose():
     assert result.setting == best_setting(checks)
     assert searched.lr == 2e-3 == min(QUICK.axes["lr"]), "so the other check had a higher rate"
     assert {setting.lr for setting in checks} == {2e-3, 4e-3}
-    assert "at the end of the grid (learning rate" in " ".join(caveats(QUICK, rows, [result]))
+    lines = caveats(QUICK, rows, [result])
+    assert "The final setting is at the end of the grid: *one head* (learning rate" in " ".join(
+        lines
+    )
+    everyone = caveats(QUICK, rows, results_of(QUICK, rows))
+    assert len(everyone) <= 4, "a remark names all contenders that it is about"
 
 
 def test_a_lower_rate_that_the_check_preferred_is_mentioned():
@@ -111,7 +125,10 @@ def test_a_lower_rate_that_the_check_preferred_is_mentioned():
     (result,) = results_of(race, [REFERENCE, *runs])
     assert result.setting.lr == 2e-3
     lines = caveats(race, [REFERENCE, *runs], [result])
-    assert any("the lower of the two learning rates was better" in line for line in lines)
+    assert any(
+        "the lower of the two learning rates was better" in line and "*one head*" in line
+        for line in lines
+    )
     rows = list(search_rows(race, runs))
     assert [row[1] for row in rows if row[4]] == ["0.004", "0.002"]
     assert rows[-1][3] == "", "the search did not try the lower rate"
@@ -145,27 +162,33 @@ def test_the_pages_keep_the_older_runs_until_the_race_is_complete(tmp_path):
     older = older_block(ROOT / "benchmarks" / "results.json")
     assert "one seed" in older
     assert older.count("\n| ") >= 4
-    assert block(path) == older
+    assert [block(page, path) for page in PAGES] == [older, older]
     rows = rows_of_race(FULL, bits_of)
     final = max(index for index, row in enumerate(rows) if row.get("stage") == "final")
     without = rows[:final] + rows[final + 1 :]
     path.write_text("".join(json.dumps(row) + "\n" for row in without))
-    assert block(path) == older
+    assert [block(page, path) for page in PAGES] == [older, older]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    new = block(path)
-    assert "| one head | " in new
-    assert "- On test, *one head, shifted keys* is ahead of *no head, LSTM skip* by 0.300" in new
-    assert "Contexts of the Transformers: " in new
-    assert "a search of 8 runs of each contender, 200 seconds each" in new
-    assert "two runs of 10 minutes" in new
-    assert "3 seeds (1, 2, 3)" in new
-    assert "with another seed (0)" in new
+    short, long = (block(page, path) for page in (README, PAGES[1]))
+    for new in short, long:
+        assert "| one head | " in new
+        assert (
+            "- On test, *one head, shifted keys* is ahead of *no head, LSTM skip* by 0.300" in new
+        )
+        assert "Contexts of the Transformers: " in new
+        assert "3 seeds (1, 2, 3)" in new
+        assert "with another seed (0)" in new
+    assert "a search of 8 runs of each contender, 200 seconds each" in long
+    assert "two runs of 10 minutes" in long
+    assert "| learning rate; batch x length | parameters | " in long
+    assert "| contender | parameters | validation bits per byte | test bits per byte |" in short
+    assert len(short) < 0.7 * len(long)
 
 
 def test_the_pages_are_up_to_date():
     for page in PAGES:
         text = page.read_text()
-        assert with_block(text, NAME, block()) == text, "run python -m benchmarks race --write"
+        assert with_block(text, NAME, block(page)) == text, "run python -m benchmarks race --write"
     with pytest.raises(sharnn.InputError, match="lacks the markers"):
         with_block("no markers", NAME, "text")
 
