@@ -15,6 +15,7 @@ import torch
 
 import sharnn
 from benchmarks.curves import curves
+from benchmarks.entry import exit_code
 from benchmarks.gpu.runner import run as run_gpu
 from benchmarks.hardware import hardware
 from benchmarks.machine import machine
@@ -23,7 +24,6 @@ from benchmarks.race import run as run_race
 from benchmarks.report import lines
 from benchmarks.results import DEFAULT, add_part, read_results, require_same_kind
 from benchmarks.speed import speed
-from sharnn.cli.output import abandon_output, flush_output
 from sharnn.cli.parsers import Parser, positive
 from sharnn.data import parse_split
 from sharnn.device import keep_freed_memory
@@ -169,19 +169,7 @@ def main(given: Sequence[str] | None = None) -> int:
         after Ctrl-C.
     """
     words = sys.argv[1:] if given is None else list(given)
-    try:
-        code = _run(words)
-        flush_output()
-        return code
-    except sharnn.InputError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("benchmarks: stopped; finished parts are kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the output's reader has exited, as in `... | head`
-        abandon_output()
-        return 1
+    return exit_code("benchmarks", lambda: _run(words), "stopped; finished parts are kept")
 
 
 def _run(words: list[str]) -> int:

@@ -7,17 +7,20 @@ lists the kinds of work that take the rest. Needs a quiet machine.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import sys
+from collections.abc import Sequence
 
 import torch
 
 import sharnn
+from benchmarks.entry import exit_code
 from benchmarks.flops import training_flops
 from benchmarks.gpu.profile import profiled, shares_of_kinds
 from benchmarks.hardware import DTYPES, product_rate, products
 from benchmarks.timing import in_turns, seconds_of
 from benchmarks.writers import fill_memory
+from sharnn.cli.parsers import Parser
 from sharnn.device import keep_freed_memory
 from sharnn.trainer import Trainer
 
@@ -60,12 +63,24 @@ def shares_of_flops(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
+def main(given: Sequence[str] | None = None) -> int:
+    """Measures and prints.
+
+    Args:
+        given: the words after the program's name; None for those of the command line.
+
+    Returns:
+        The exit code: see `benchmarks.entry.exit_code`.
+    """
+    words = sys.argv[1:] if given is None else list(given)
+    return exit_code("cpu_step", lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    parser = Parser(prog="python -m benchmarks.cpu_step", description=__doc__)
     parser.add_argument("--preset", default="small", choices=("tiny", "small", "medium"))
     parser.add_argument("--precision", default="bfloat16", choices=tuple(DTYPES))
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     keep_freed_memory()
     trainer = full_trainer(options.preset, options.precision)
@@ -95,7 +110,8 @@ def main() -> None:
     print("of the time, by kind of work:")
     for kind, share in shares_of_kinds(profiled(trainer)).items():
         print(f"  {kind:32} {share:8.0%}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

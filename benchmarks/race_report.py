@@ -253,20 +253,20 @@ def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[
 
 
 def on_gpus(rows: Iterable[Row]) -> list[str]:
-    """Returns the sentences that say which runs were made on a GPU; none if all were on a CPU."""
-    rows, lines = list(rows), []
+    """Returns the sentence that says which runs were made on a GPU; none if all were on a CPU."""
+    rows, counts, gpus = list(rows), [], set()
     for stage in STAGES:
         made = [device_of(row) for row in rows if row.get("stage") == stage]
-        gpus = sorted({device for device in made if device != "cpu"})
-        if gpus:
-            count = len(made) - made.count("cpu")
-            lines.append(
-                f"{count} of {len(made)} runs of stage *{stage}* were made on a GPU "
-                f"({', '.join(gpus)}): with as many steps as one CPU thread takes in that time, "
-                "the same initial weights and the same text, in bfloat16, but LSTMs in float16. "
-                "The peak memory is that of a run on a CPU."
-            )
-    return lines
+        if count := len(made) - made.count("cpu"):
+            counts.append(f"{count} of {len(made)} runs of stage *{stage}*")
+            gpus |= {*made} - {"cpu"}
+    if not counts:
+        return []
+    return [
+        f"{', '.join(counts)} were made on a GPU ({', '.join(sorted(gpus))}): with as many steps "
+        "as one CPU thread takes in that time, the same initial weights and the same text, in "
+        "bfloat16, but LSTMs in float16. The peak memory is that of a run on a CPU."
+    ]
 
 
 def origin(rows: Iterable[Row]) -> list[str]:

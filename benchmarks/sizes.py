@@ -6,19 +6,21 @@ sharnn is restored and compared, and the speed of both directions is printed bel
 
 from __future__ import annotations
 
-import argparse
 import bz2
 import gzip
 import lzma
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import sharnn
+from benchmarks.entry import exit_code
+from sharnn.cli.parsers import Parser
+from sharnn.io.files import read_file
 from sharnn.model import SHARNN
 from sharnn.optional import import_optional
 
@@ -68,17 +70,29 @@ def measure(model: SHARNN, name: str, data: bytes, options: dict[str, Any]) -> t
     return len(archive), line
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measures all compressors on all files and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes", description=__doc__)
+def main(given: Sequence[str] | None = None) -> int:
+    """Measures all compressors on all files and prints the table.
+
+    Args:
+        given: the words after the program's name; None for those of the command line.
+
+    Returns:
+        The exit code: see `benchmarks.entry.exit_code`.
+    """
+    words = sys.argv[1:] if given is None else list(given)
+    return exit_code("sizes", lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    parser = Parser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--model", default="wiki-small", help="default: wiki-small")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     model, speeds = sharnn.load(options.model), []
     columns: list[dict[str, int]] = []
     for path in options.files:
-        data = path.read_bytes()
+        data = read_file(path)
         sizes = {"original": len(data)}
         sizes |= {name: len(compressor(data)) for name, compressor in classical().items()}
         for suffix, settings in OPTIONS.items():
@@ -96,7 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print("\n".join(["", *speeds]))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -304,10 +304,13 @@ class Run:
             batch_size=trainer.recipe.eval_batch_size,
             group=self.group,
         )
+        precision = trainer.validation_precision()
         try:
-            with trainer.validation_precision():
+            with precision:
                 return score()
         except DamagedModelError:
+            if isinstance(precision, nullcontext):
+                raise
             return score()  # an overflow of float16 is no reason to end a run
 
     def save_last(self) -> None:

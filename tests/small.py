@@ -1,8 +1,10 @@
 """Helpers for tests: a small configuration, model and recipe, and programs in other processes."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -106,3 +108,23 @@ def small_recipe(**changes) -> Recipe:
         "precision": "float32",
     }
     return Recipe(**{**values, **changes})
+
+
+@contextlib.contextmanager
+def unusual_torch_settings() -> Iterator[None]:
+    """Context manager: other settings of torch in this process, which must be left unchanged."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        yield
+        assert torch.get_num_threads() == 2, "the settings are restored"
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import sharnn
+from benchmarks import cpu_step, sizes
 from benchmarks.__main__ import main
+from benchmarks.entry import exit_code
 from benchmarks.flops import training_flops
+from benchmarks.pair.__main__ import main as pair_main
 from benchmarks.plain import PlainTrainer, plain_bits_per_byte, plain_from, to_plain_state
 from benchmarks.quality import CONTENDERS, TRANSFORMERS
 from benchmarks.results import add_part, read_results, require_same_kind
@@ -233,6 +236,40 @@ def test_bad_input_gives_one_line_and_exit_code_2(given, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("benchmarks: ")
     assert all(line.startswith(("benchmarks: ", "measuring ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "given"),
+    [
+        ("cpu_step", cpu_step.main, ["--preset", "paper"]),
+        ("pair", pair_main, ["score", "--data", "/nowhere/text"]),
+        ("sizes", sizes.main, ["/nowhere/file"]),
+    ],
+)
+def test_other_programs_report_bad_input_likewise(name, program, given, capsys):
+    assert program(given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (sharnn.InputError("no such file"), 2, "name: no such file\n"),
+        (KeyboardInterrupt(), 130, "name: interrupted\n"),
+        (BrokenPipeError(), 1, ""),
+    ],
+)
+def test_a_program_ends_without_a_traceback(error, code, line, capsys, monkeypatch):
+    abandoned = []
+    monkeypatch.setattr("benchmarks.entry.abandon_output", lambda: abandoned.append(True))
+
+    def program():
+        raise error
+
+    assert exit_code("name", program) == code
+    assert capsys.readouterr().err == line
+    assert bool(abandoned) == isinstance(error, BrokenPipeError)
 
 
 @pytest.mark.slow

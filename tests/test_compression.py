@@ -29,7 +29,14 @@ from sharnn.corpora.sample import sample_bytes
 from sharnn.evaluate import bits_of_bytes
 from sharnn.streams import cut_streams
 from sharnn.weights import fingerprint
-from small import OPTIONS, coding_model, small_config, small_model, small_recipe
+from small import (
+    OPTIONS,
+    coding_model,
+    small_config,
+    small_model,
+    small_recipe,
+    unusual_torch_settings,
+)
 
 TEXT = sample_bytes(2000)
 NOISE = random.Random(0).randbytes(800)
@@ -142,24 +149,12 @@ def test_learning_does_not_change_the_model(trained):
 def test_threads_and_other_settings_of_torch_make_no_difference(trained, learn, num_streams):
     text = TEXT[:300]
     archive = compress(trained, text, num_streams=num_streams, learn=learn)
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(2)
-    torch.set_float32_matmul_precision("medium")
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")
-    try:
+    with unusual_torch_settings():
         with torch.autocast("cpu", torch.bfloat16):
             assert decompress(trained, archive) == text
         with torch.inference_mode():
             assert decompress(trained, archive) == text
             assert compress(trained, text, num_streams=num_streams, learn=learn) == archive
-        assert torch.get_num_threads() == 2, "the settings are restored"
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
 
 
 def test_a_model_created_in_inference_mode_can_learn():

@@ -18,7 +18,7 @@ from sharnn.compression.format1.container import CODED, LEARNED, LEARNED_ALL, ST
 from sharnn.compression.format1.prediction import LearningPredictor
 from sharnn.compression.settings import reproducible
 from sharnn.corpora.sample import sample_bytes
-from small import coding_model, small_model
+from small import coding_model, small_model, unusual_torch_settings
 
 TEXT = sample_bytes(2000)
 NOISE = random.Random(0).randbytes(800)
@@ -234,24 +234,12 @@ def test_missing_and_additional_bytes_are_detected(trained):
 def test_threads_and_other_settings_of_torch_make_no_difference(trained, method, num_streams):
     text = TEXT[:300]
     archive = compress(trained, text, num_streams=num_streams, method=method)
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(2)
-    torch.set_float32_matmul_precision("medium")
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")
-    try:
+    with unusual_torch_settings():
         with torch.autocast("cpu", torch.bfloat16):
             assert decompress(trained, archive) == text
         with torch.inference_mode():
             assert decompress(trained, archive) == text
             assert compress(trained, text, num_streams=num_streams, method=method) == archive
-        assert torch.get_num_threads() == 2, "the settings are restored"
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
 
 
 def test_two_python_threads_at_once(trained):

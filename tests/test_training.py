@@ -430,6 +430,19 @@ def test_a_validation_that_overflows_is_scored_again_in_float32(corpus, monkeypa
     assert modes[:2] == [True, False]
 
 
+def test_a_validation_in_float32_that_is_not_finite_ends_the_run_at_once(corpus, monkeypatch):
+    calls = []
+
+    def score(*arguments, **options):
+        calls.append(arguments)
+        raise DamagedModelError("NaN or Inf")
+
+    monkeypatch.setattr("sharnn.run.bits_per_byte", score)
+    result = train(small_config(), corpus, small_recipe(), progress_bar=False)
+    assert result.reason == "non-finite"
+    assert len(calls) == 1
+
+
 def test_tensorboard_events_equal_the_metrics(tmp_path, corpus):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

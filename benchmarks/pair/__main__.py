@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import sharnn
+from benchmarks.entry import exit_code
 from benchmarks.page_blocks import write_block
 from benchmarks.pair import baselines, page, records, report, runs, scores, shipping
 from benchmarks.pair.texts import SPLIT, pair_texts
@@ -292,15 +293,13 @@ def main(given: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if given is None else given)
     torch.set_num_threads(1)
     keep_freed_memory()
-    try:
-        options = make_parser().parse_args(words)
-        options.words = ["python", "-m", "benchmarks.pair", *words]
-        return int(options.command(options))
-    except sharnn.InputError as error:
-        print(f"pair: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return exit_code("pair", lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    options = make_parser().parse_args(words)
+    options.words = ["python", "-m", "benchmarks.pair", *words]
+    return int(options.command(options))
 
 
 if __name__ == "__main__":

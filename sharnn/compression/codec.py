@@ -107,7 +107,10 @@ def compress(
             encoder = Encoder()
             coded = coding.code(steps, partial(_encode, encoder))
             parts.append(Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number))
-    return min(_store(header, content.tobytes()), b"".join(parts), key=len)
+    coded = b"".join(parts)
+    if len(coded) <= len(content):  # a stored archive has headers, too
+        return coded
+    return min(_store(header, content.tobytes()), coded, key=len)
 
 
 def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, mix: bool) -> Header:
