@@ -171,8 +171,13 @@ def _kind(contender: Contender) -> str:
     return "head" if contender.has_head else "no head"
 
 
-def verdicts(results: Sequence[Result]) -> list[str]:
-    """Returns the sentences that say who is ahead, on validation and on test data."""
+def verdicts(results: Sequence[Result], parts: Iterable[str] = tuple(PARTS)) -> list[str]:
+    """Returns the sentences that say who is ahead, on validation and on test data.
+
+    Args:
+        results: the contenders, the best first.
+        parts: parts of the data on which contenders are compared with each other.
+    """
     if len(results) < 2:
         return []
     best = {part: min(results, key=lambda result: result.mean(part)) for part in PARTS}
@@ -187,7 +192,7 @@ def verdicts(results: Sequence[Result]) -> list[str]:
             f"{best[part].name} has the lowest mean on {title}: {means[part]} bits per byte."
             for part, title in PARTS.items()
         ]
-    lines += [compare(*pair, part) for pair in rivals(results) for part in PARTS]
+    lines += [compare(*pair, part) for pair in rivals(results) for part in parts]
     return lines
 
 
