@@ -44,7 +44,7 @@ def block(page: Path, out: Path = DEFAULT, older: Path = benchmarks.results.DEFA
     if page == README:
         cells = [[row[HEADER.index(name)] for name in IN_README] for row in cells]
         seeds, *_ = conditions(race, results)
-        sentences = [*verdicts(results, ["test"]), seeds, *contexts(results)]
+        sentences = [*verdicts(results), seeds, *contexts(results)]
     else:
         sentences = [*verdicts(results), *conditions(race, results), *caveats(race, rows, results)]
     header, *body = cells

@@ -116,34 +116,49 @@ def _peak(contender: Contender, setting: Setting, runs: Iterable[Row]) -> int | 
     return max(peaks, default=None)
 
 
-def compare(first: Result, second: Result, part: str) -> str:
-    """Returns a sentence that compares two contenders.
+def compare(first: Result, second: Result, parts: Sequence[str] = tuple(PARTS)) -> str:
+    """Returns a sentence that compares two contenders, or one for each part if they disagree.
 
     A difference counts as shown if the extremes of the seeds do not overlap, and if it exceeds two
     standard errors.
 
     Args:
         first, second: the contenders.
-        part: ``"valid"`` or ``"test"``.
+        parts: ``"valid"``, ``"test"`` or both.
+    """
+    shown = [_difference(first, second, part) for part in parts]
+    if all(apart > 0 for apart, _ in shown) or all(apart < 0 for apart, _ in shown):
+        ahead, behind = (first, second) if shown[0][0] > 0 else (second, first)
+        amounts = [
+            f"{abs(apart):.3f} ± {error:.3f} bits per byte on {PARTS[part]}"
+            for part, (apart, error) in zip(parts, shown, strict=True)
+        ]
+        return f"{ahead.name} is ahead of {behind.name} by {' and by '.join(amounts)}."
+    if len(parts) > 1:
+        return " ".join(compare(first, second, [part]) for part in parts)
+    (part,) = parts
+    names = f"{first.name} and {second.name}"
+    if not math.isfinite(shown[0][0]):
+        return f"On {PARTS[part]}, {names} can't be compared: a run diverged."
+    return (
+        f"On {PARTS[part]}, no difference between {names} was shown: "
+        f"{first.mean(part):.3f} and {second.mean(part):.3f} bits per byte."
+    )
+
+
+def _difference(first: Result, second: Result, part: str) -> tuple[float, float]:
+    """Returns by how many bits per byte the first one is ahead, and two standard errors.
+
+    The first number is 0 if no difference is shown, and not finite if a run diverged.
     """
     one, other = first.bits(part), second.bits(part)
-    names = first.name, second.name
     apart = second.mean(part) - first.mean(part)
     if not math.isfinite(apart):
-        return f"On {PARTS[part]}, {names[0]} and {names[1]} can't be compared: a run diverged."
+        return math.nan, math.nan
     spreads = [result.deviation(part) ** 2 / len(result.rows) for result in (first, second)]
     error = 2 * math.sqrt(sum(spreads))
     overlap = min(one) <= max(other) and min(other) <= max(one)
-    if overlap or abs(apart) <= error:
-        return (
-            f"On {PARTS[part]}, no difference between {names[0]} and {names[1]} was shown: "
-            f"{first.mean(part):.3f} and {second.mean(part):.3f} bits per byte."
-        )
-    ahead, behind = names if apart > 0 else names[::-1]
-    return (
-        f"On {PARTS[part]}, {ahead} is ahead of {behind} by {abs(apart):.3f} ± {error:.3f} bits "
-        "per byte."
-    )
+    return (0.0 if overlap or abs(apart) <= error else apart), error
 
 
 def rivals(results: Sequence[Result]) -> list[tuple[Result, Result]]:
@@ -171,13 +186,8 @@ def _kind(contender: Contender) -> str:
     return "head" if contender.has_head else "no head"
 
 
-def verdicts(results: Sequence[Result], parts: Iterable[str] = tuple(PARTS)) -> list[str]:
-    """Returns the sentences that say who is ahead, on validation and on test data.
-
-    Args:
-        results: the contenders, the best first.
-        parts: parts of the data on which contenders are compared with each other.
-    """
+def verdicts(results: Sequence[Result]) -> list[str]:
+    """Returns the sentences that say who is ahead, on validation and on test data."""
     if len(results) < 2:
         return []
     best = {part: min(results, key=lambda result: result.mean(part)) for part in PARTS}
@@ -192,8 +202,7 @@ def verdicts(results: Sequence[Result], parts: Iterable[str] = tuple(PARTS)) -> 
             f"{best[part].name} has the lowest mean on {title}: {means[part]} bits per byte."
             for part, title in PARTS.items()
         ]
-    lines += [compare(*pair, part) for pair in rivals(results) for part in parts]
-    return lines
+    return lines + [compare(*pair) for pair in rivals(results)]
 
 
 def conditions(race: Race, results: Sequence[Result]) -> list[str]:
@@ -202,29 +211,30 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
     train, valid, test = race.track.split
     lines = [
         f"Each row has {len(race.seeds)} seeds ({seeds}): mean, lowest to highest, and standard "
-        f"deviation. Settings were chosen with another seed ({race.search_seed}).",
+        "deviation. ± means two standard errors of a difference over the seeds; another test text "
+        f"could change it by more. Settings were chosen with another seed ({race.search_seed}).",
         f"Trained on the first {train:,} bytes for {race.track.seconds / 60:g} minutes of one CPU "
         f"thread, and scored once on the last {test:,} of the {train + valid + test:,} bytes used.",
-        f"Settings were chosen on the {valid:,} bytes between them: by a search of "
-        f"{race.search_size} runs of each contender, {race.track.search_seconds:g} seconds each, "
-        f"and then by two runs of {race.track.seconds / 60:g} minutes, one with the best learning "
-        "rate found and one with the next lower rate (the next higher one, if there is no lower).",
+        f"Settings were chosen on the {valid:,} bytes between them. Each contender got "
+        f"{race.search_size} runs of {race.track.search_seconds:g} seconds, and then two of "
+        f"{race.track.seconds / 60:g} minutes: one with the best learning rate found, and one with "
+        "the next lower rate (the next higher one, if there is no lower).",
     ]
     return [*lines, *contexts(results)]
 
 
 def contexts(results: Iterable[Result]) -> list[str]:
     """Returns the sentence that says how long the Transformers' contexts are, if there are any."""
-    lengths = [
-        f"{result.setting.length} bytes ({result.name})"
-        for result in results
-        if result.contender.transformer is not None
-    ]
+    lengths: dict[int, list[str]] = {}
+    for result in results:
+        if result.contender.transformer is not None:
+            lengths.setdefault(result.setting.length, []).append(result.name)
     if not lengths:
         return []
+    chosen = " and ".join(f"{length} bytes for {'; '.join(of)}" for length, of in lengths.items())
     return [
-        f"Contexts of the Transformers: {', '.join(lengths)}; they are scored on windows that "
-        "overlap by three quarters."
+        f"Contexts that the searches chose: {chosen}. The Transformers are scored on windows that "
+        "overlap by three quarters; the other models carry their state from segment to segment."
     ]
 
 
@@ -244,9 +254,9 @@ def caveats(race: Race, rows: Sequence[Row], results: Sequence[Result]) -> list[
             at_the_end.append(f"{result.name} ({', '.join(ends)})")
     remarks = {
         "Not finished": missing,
-        "Not every neighbour of the search's best setting was tried": unsettled,
+        "Some settings next to the best one of the search were not tried": unsettled,
         f"In {race.track.seconds / 60:g} minutes the lower of the two learning rates was better, "
-        "and still lower ones did not get that time": lower,
+        "and still lower ones were not tried for that time": lower,
         "The final setting is at the end of the grid": at_the_end,
     }
     lines = [f"{remark}: {'; '.join(of)}." for remark, of in remarks.items() if of]
@@ -261,10 +271,12 @@ def on_gpus(rows: Iterable[Row]) -> list[str]:
     """Returns the sentence that says which runs were made on a GPU; none if all were on a CPU."""
     rows, counts, gpus = list(rows), [], set()
     for stage in STAGES:
-        made = [device_of(row) for row in rows if row.get("stage") == stage]
-        if count := len(made) - made.count("cpu"):
-            counts.append(f"{count} of {len(made)} runs of stage *{stage}*")
-            gpus |= {*made} - {"cpu"}
+        made = [row for row in rows if row.get("stage") == stage]
+        on_gpu = [row for row in made if device_of(row) != "cpu"]
+        gpus |= {device_of(row) for row in on_gpu}
+        if on_gpu:
+            names = "; ".join(dict.fromkeys(f"*{row['contender']}*" for row in on_gpu))
+            counts.append(f"{len(on_gpu)} of {len(made)} runs of stage *{stage}* ({names})")
     if not counts:
         return []
     return [

@@ -276,9 +276,9 @@ def test_the_scores_are_paired_and_agree_with_bits_per_byte(tmp_path, pair, ends
     assert "| `xz -9e`, after the training text |  | 2.100 |" in block
     for name in ("head", "no-head"):
         assert f"**{bits[name]:.3f}**" in block
-    assert f"byte by byte |  | **{other - head:+.3f}" in block
+    assert f"saved by the head |  | **{other - head:+.3f}" in block
     assert f"its memory cut to 50 rows |  | {cut:.3f} |" in block
-    assert f"which keeps training on the test text |  | {learned['head']:.3f} |  |" in block
+    assert f"which learns while it is tested |  | {learned['head']:.3f} |  |" in block
 
     assert pair("score", "--runs", *ends, "--out", out, "--bytes", 400) == 0
     assert len(records.read_results(out)["scores"]) == 1, "a score of the same steps is replaced"

@@ -40,15 +40,23 @@ def result(name, *bits):
 def test_a_sentence_names_the_winner_and_the_spread():
     ahead, behind = result("A", 2.0, 2.01, 2.02), result("B", 2.2, 2.21, 2.22)
     error = 2 * (2 * 0.01**2 / 3) ** 0.5
-    expected = f"On test, *A* is ahead of *B* by 0.200 ± {error:.3f} bits per byte."
-    assert compare(ahead, behind, "test") == compare(behind, ahead, "test") == expected
+    expected = f"*A* is ahead of *B* by 0.200 ± {error:.3f} bits per byte on test."
+    assert compare(ahead, behind, ["test"]) == compare(behind, ahead, ["test"]) == expected
+    both = f"0.200 ± {error:.3f} bits per byte on validation and by 0.200 ± {error:.3f} bits"
+    assert both in compare(behind, ahead)
+    for row in ahead.rows:
+        row["test"] += 1
+    first, second = compare(ahead, behind).split(". ")
+    assert first == f"*A* is ahead of *B* by 0.200 ± {error:.3f} bits per byte on validation"
+    assert second.startswith("*B* is ahead of *A* by 0.800 ±")
 
 
 def test_overlapping_seeds_show_no_difference():
     wide, narrow = result("A", 2.0, 2.0, 2.3), result("B", 2.29, 2.29, 2.29)
-    sentence = compare(wide, narrow, "valid")
+    sentence = compare(wide, narrow, ["valid"])
+    assert compare(wide, narrow).count("no difference between *A* and *B*") == 2
     assert sentence.startswith("On validation, no difference between *A* and *B* was shown")
-    diverged = compare(result("A", 2.0, None, 2.0), narrow, "valid")
+    diverged = compare(result("A", 2.0, None, 2.0), narrow, ["valid"])
     assert diverged.endswith("can't be compared: a run diverged.")
 
 
@@ -172,18 +180,15 @@ def test_the_pages_keep_the_older_runs_until_the_race_is_complete(tmp_path):
     short, long = (block(page, path) for page in (README, PAGES[1]))
     for new in short, long:
         assert "| one head | " in new
-        assert (
-            "- On test, *one head, shifted keys* is ahead of *no head, LSTM skip* by 0.300" in new
-        )
-        assert "Contexts of the Transformers: " in new
+        assert "- *one head, shifted keys* is ahead of *no head, LSTM skip* by 0.300" in new
+        assert "Contexts that the searches chose: " in new
         assert "3 seeds (1, 2, 3)" in new
         assert "with another seed (0)" in new
-    assert "a search of 8 runs of each contender, 200 seconds each" in long
-    assert "two runs of 10 minutes" in long
+    assert "Each contender got 8 runs of 200 seconds, and then two of 10 minutes" in long
     assert "| learning rate; batch x length | parameters | " in long
     assert "| contender | parameters | validation bits per byte | test bits per byte |" in short
-    assert "- On validation, " in long
-    assert "- On validation, " not in short
+    assert "Settings were chosen on the 200,000 bytes" in long
+    assert "Settings were chosen on the 200,000 bytes" not in short
 
 
 def test_the_pages_are_up_to_date():
@@ -227,9 +232,7 @@ def test_final_runs_on_a_gpu_are_told_apart():
     assert [result.peak_bytes for result in results] == [one.peak_bytes for one in on_cpu]
     finals = len(QUICK.contenders) * len(QUICK.seeds)
     (line,) = [line for line in caveats(QUICK, rows, results) if "GPU" in line]
-    assert line.startswith(
-        f"{finals} of {finals} runs of stage *final* were made on a GPU (a card)"
-    )
+    assert line.startswith(f"{finals} of {finals} runs of stage *final* (*one head*; ")
     first, second = origin(rows)
     assert "CPU thread on a processor; commit `abc1234`" in first
     assert second == f"{finals} runs, on a card; commit `d`."

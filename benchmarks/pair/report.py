@@ -66,7 +66,7 @@ def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str
         yield [f"`{name}`", count, *(f"**{number}**" for number in bits(contender))]
     worth = [texts[text]["differences"]["no-head"]["all"][0] for text in TEXTS]
     yield [
-        "... the worth of the head, byte by byte",
+        "bits per byte saved by the head",
         "",
         *(f"**{_with_error(one)}**" for one in worth),
     ]
@@ -85,7 +85,7 @@ def _rows(score: dict[str, Any], baselines: dict[str, Any]) -> Iterator[list[str
             for text in TEXTS
         ]
         if any(learned):
-            yield [f"`{name}`, which keeps training on the test text", "", *learned]
+            yield [f"`{name}`, which learns while it is tested", "", *learned]
 
 
 def _with_error(difference: dict[str, Any]) -> str:
