@@ -77,9 +77,11 @@ _build/.library: $(LIBRARY) requirements.lock $(wildcard data/enwik8 data/enwiki
 	@mkdir -p _build
 	@touch $@
 
-# The pages of measurements read files that Sphinx does not track.
+# These pages read results that neither Sphinx nor the cache of executed notebooks tracks.
+RESULT_PAGES := benchmarks first-gpu ledger 21-since-2019
 _build/.results: benchmarks/results.json $(wildcard benchmarks/race.jsonl benchmarks/records.json benchmarks/gpu.json)
-	@rm -f _build/.doctrees/benchmarks.doctree _build/.doctrees/first-gpu.doctree
+	@rm -f $(RESULT_PAGES:%=_build/.doctrees/%.doctree)
+	@test ! -d $(CACHE) || $(ENV) jcache notebook --cache-path $(CACHE) invalidate book/21-since-2019.ipynb > /dev/null
 	@mkdir -p _build
 	@touch $@
 
