@@ -85,3 +85,15 @@ def test_the_race_is_shown_before_and_after_its_results(finished, tmp_path, monk
     else:
         assert len(shown) == 1
         assert "is not complete" in shown[0].data
+
+
+def test_pages_that_read_results_are_built_again_when_these_change():
+    reads = r"^ *from benchmarks[. ]|\b(race\.jsonl|results\.json)\""
+    reading = {
+        path.stem
+        for path in (ROOT / "book").glob("*.md")
+        if re.search(reads, path.read_text(), re.MULTILINE)
+    }
+    listed = re.search(r"^RESULT_PAGES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert reading
+    assert set(listed[1].split()) == reading
