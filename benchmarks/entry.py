@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import sharnn
-from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID
+from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID, describe
 from sharnn.cli.output import abandon_output, flush_output
 
 
@@ -31,7 +31,7 @@ def exit_code(name: str, program: Callable[[], int], interrupted: str = "interru
         flush_output()
         return code
     except sharnn.InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {describe(error)}", file=sys.stderr)
         return INVALID
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)

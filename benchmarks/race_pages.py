@@ -12,7 +12,15 @@ from pathlib import Path
 import benchmarks.results
 from benchmarks.page_blocks import ROOT, markdown_table, write_block
 from benchmarks.race_file import DEFAULT, read_rows
-from benchmarks.race_report import caveats, conditions, contexts, race_of, results_of, verdicts
+from benchmarks.race_report import (
+    caveats,
+    conditions,
+    contexts,
+    race_of,
+    results_of,
+    seeds_and_errors,
+    verdicts,
+)
 from benchmarks.race_tables import HEADER, result_rows
 
 README = ROOT / "README.md"
@@ -43,8 +51,7 @@ def block(page: Path, out: Path = DEFAULT, older: Path = benchmarks.results.DEFA
     cells = [HEADER, *result_rows(results)]
     if page == README:
         cells = [[row[HEADER.index(name)] for name in IN_README] for row in cells]
-        seeds, *_ = conditions(race, results)
-        sentences = [*verdicts(results), seeds, *contexts(results)]
+        sentences = [*verdicts(results), seeds_and_errors(race), *contexts(results)]
     else:
         sentences = [*verdicts(results), *conditions(race, results), *caveats(race, rows, results)]
     header, *body = cells

@@ -116,49 +116,59 @@ def _peak(contender: Contender, setting: Setting, runs: Iterable[Row]) -> int | 
     return max(peaks, default=None)
 
 
-def compare(first: Result, second: Result, parts: Sequence[str] = tuple(PARTS)) -> str:
-    """Returns a sentence that compares two contenders, or one for each part if they disagree.
+@dataclass(frozen=True)
+class Difference:
+    """The difference between two contenders on a part of the data.
 
-    A difference counts as shown if the extremes of the seeds do not overlap, and if it exceeds two
-    standard errors.
+    Args:
+        apart: the second one's mean minus the first one's; not finite if a run diverged.
+        error: two standard errors.
+        is_shown: the seeds do not overlap, and the means differ by more than the error.
+    """
+
+    apart: float
+    error: float
+    is_shown: bool
+
+
+def difference(first: Result, second: Result, part: str) -> Difference:
+    """Returns the difference between two contenders on ``"valid"`` or ``"test"`` data."""
+    one, other = first.bits(part), second.bits(part)
+    apart = second.mean(part) - first.mean(part)
+    if not math.isfinite(apart):
+        return Difference(math.nan, math.nan, False)
+    spreads = [result.deviation(part) ** 2 / len(result.rows) for result in (first, second)]
+    error = 2 * math.sqrt(sum(spreads))
+    overlap = min(one) <= max(other) and min(other) <= max(one)
+    return Difference(apart, error, not overlap and abs(apart) > error)
+
+
+def compare(first: Result, second: Result, parts: Sequence[str] = tuple(PARTS)) -> str:
+    """Returns a sentence that compares two contenders, or one for each part if these disagree.
 
     Args:
         first, second: the contenders.
         parts: ``"valid"``, ``"test"`` or both.
     """
-    shown = [_difference(first, second, part) for part in parts]
-    if all(apart > 0 for apart, _ in shown) or all(apart < 0 for apart, _ in shown):
-        ahead, behind = (first, second) if shown[0][0] > 0 else (second, first)
-        amounts = [
-            f"{abs(apart):.3f} ± {error:.3f} bits per byte on {PARTS[part]}"
-            for part, (apart, error) in zip(parts, shown, strict=True)
-        ]
-        return f"{ahead.name} is ahead of {behind.name} by {' and by '.join(amounts)}."
-    if len(parts) > 1:
-        return " ".join(compare(first, second, [part]) for part in parts)
-    (part,) = parts
+    found = {part: difference(first, second, part) for part in parts}
     names = f"{first.name} and {second.name}"
-    if not math.isfinite(shown[0][0]):
-        return f"On {PARTS[part]}, {names} can't be compared: a run diverged."
-    return (
-        f"On {PARTS[part]}, no difference between {names} was shown: "
-        f"{first.mean(part):.3f} and {second.mean(part):.3f} bits per byte."
-    )
-
-
-def _difference(first: Result, second: Result, part: str) -> tuple[float, float]:
-    """Returns by how many bits per byte the first one is ahead, and two standard errors.
-
-    The first number is 0 if no difference is shown, and not finite if a run diverged.
-    """
-    one, other = first.bits(part), second.bits(part)
-    apart = second.mean(part) - first.mean(part)
-    if not math.isfinite(apart):
-        return math.nan, math.nan
-    spreads = [result.deviation(part) ** 2 / len(result.rows) for result in (first, second)]
-    error = 2 * math.sqrt(sum(spreads))
-    overlap = min(one) <= max(other) and min(other) <= max(one)
-    return (0.0 if overlap or abs(apart) <= error else apart), error
+    if len({(one.is_shown, one.is_shown and one.apart > 0) for one in found.values()}) > 1:
+        return " ".join(compare(first, second, [part]) for part in parts)
+    diverged = [PARTS[part] for part, one in found.items() if not math.isfinite(one.apart)]
+    if diverged:
+        return f"{names} can't be compared on {' and '.join(diverged)}: a run diverged."
+    if not found[parts[0]].is_shown:
+        means = [
+            f"{first.mean(part):.3f} and {second.mean(part):.3f} bits per byte on {PARTS[part]}"
+            for part in parts
+        ]
+        return f"No difference between {names} was shown: {', '.join(means)}."
+    ahead, behind = (first, second) if found[parts[0]].apart > 0 else (second, first)
+    amounts = [
+        f"{abs(one.apart):.3f} ± {one.error:.3f} bits per byte on {PARTS[part]}"
+        for part, one in found.items()
+    ]
+    return f"{ahead.name} is ahead of {behind.name} by {' and by '.join(amounts)}."
 
 
 def rivals(results: Sequence[Result]) -> list[tuple[Result, Result]]:
@@ -205,14 +215,21 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     return lines + [compare(*pair) for pair in rivals(results)]
 
 
-def conditions(race: Race, results: Sequence[Result]) -> list[str]:
-    """Returns the sentences that say under which conditions the numbers were measured."""
+def seeds_and_errors(race: Race) -> str:
+    """Returns the sentences about what the numbers of a row and after ± mean."""
     seeds = ", ".join(map(str, race.seeds))
-    train, valid, test = race.track.split
-    lines = [
+    return (
         f"Each row has {len(race.seeds)} seeds ({seeds}): mean, lowest to highest, and standard "
         "deviation. ± means two standard errors of a difference over the seeds; another test text "
-        f"could change it by more. Settings were chosen with another seed ({race.search_seed}).",
+        f"could change it by more. Settings were chosen with another seed ({race.search_seed})."
+    )
+
+
+def conditions(race: Race, results: Sequence[Result]) -> list[str]:
+    """Returns the sentences that say under which conditions the numbers were measured."""
+    train, valid, test = race.track.split
+    lines = [
+        seeds_and_errors(race),
         f"Trained on the first {train:,} bytes for {race.track.seconds / 60:g} minutes of one CPU "
         f"thread, and scored once on the last {test:,} of the {train + valid + test:,} bytes used.",
         f"Settings were chosen on the {valid:,} bytes between them. Each contender got "
@@ -224,14 +241,14 @@ def conditions(race: Race, results: Sequence[Result]) -> list[str]:
 
 
 def contexts(results: Iterable[Result]) -> list[str]:
-    """Returns the sentence that says how long the Transformers' contexts are, if there are any."""
+    """Returns the sentences about the Transformers' contexts and windows, if there are any."""
     lengths: dict[int, list[str]] = {}
     for result in results:
         if result.contender.transformer is not None:
             lengths.setdefault(result.setting.length, []).append(result.name)
     if not lengths:
         return []
-    chosen = " and ".join(f"{length} bytes for {'; '.join(of)}" for length, of in lengths.items())
+    chosen = "; ".join(f"{length} bytes for {' and '.join(of)}" for length, of in lengths.items())
     return [
         f"Contexts that the searches chose: {chosen}. The Transformers are scored on windows that "
         "overlap by three quarters; the other models carry their state from segment to segment."

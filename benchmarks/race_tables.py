@@ -109,7 +109,8 @@ def record_rows(records: Sequence[Mapping[str, Any]], rows: Iterable[Row]) -> It
             known = [value for value in bits if value is not None]
             cells.append(f"{statistics.fmean(known):.3f}" if len(known) == len(bits) else "")
         runs = f"{found[0]['contender']}, {len(found)} seed{'s' if len(found) > 1 else ''}"
-        yield [record["record"], record["change"], *cells, runs, f"`{record['commit']}`"]
+        commits = dict.fromkeys(f"`{row['machine']['commit']}`" for row in found)
+        yield [record["record"], record["change"], *cells, runs, ", ".join(commits)]
 
 
-RECORD_HEADER = ["record", "change", "validation", "test", "runs", "commit"]
+RECORD_HEADER = ["record", "change", "validation", "test", "runs", "commits"]

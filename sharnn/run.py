@@ -304,12 +304,13 @@ class Run:
             batch_size=trainer.recipe.eval_batch_size,
             group=self.group,
         )
-        precision = trainer.validation_precision()
+        is_reduced = False
         try:
-            with precision:
+            with trainer.validation_precision():
+                is_reduced = torch.is_autocast_enabled(trainer.device.type)
                 return score()
         except DamagedModelError:
-            if isinstance(precision, nullcontext):
+            if not is_reduced:
                 raise
             return score()  # an overflow of float16 is no reason to end a run
 

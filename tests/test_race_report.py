@@ -16,6 +16,7 @@ from benchmarks.race_report import (
     Result,
     caveats,
     compare,
+    contexts,
     curves,
     origin,
     results_of,
@@ -54,10 +55,30 @@ def test_a_sentence_names_the_winner_and_the_spread():
 def test_overlapping_seeds_show_no_difference():
     wide, narrow = result("A", 2.0, 2.0, 2.3), result("B", 2.29, 2.29, 2.29)
     sentence = compare(wide, narrow, ["valid"])
-    assert compare(wide, narrow).count("no difference between *A* and *B*") == 2
-    assert sentence.startswith("On validation, no difference between *A* and *B* was shown")
+    assert sentence == (
+        "No difference between *A* and *B* was shown: 2.100 and 2.290 bits per byte on validation."
+    )
+    assert compare(wide, narrow).endswith(" on validation, 2.100 and 2.290 bits per byte on test.")
+    for row, bits in zip(wide.rows, (2.0, 2.01, 2.02), strict=True):
+        row["test"] = bits
+    assert [line[:13] for line in compare(wide, narrow).split(". ")] == [
+        "No difference",
+        "*A* is ahead ",
+    ]
     diverged = compare(result("A", 2.0, None, 2.0), narrow, ["valid"])
-    assert diverged.endswith("can't be compared: a run diverged.")
+    assert diverged == "*A* and *B* can't be compared on validation: a run diverged."
+
+
+def test_contexts_are_told_by_their_length():
+    start, other = FULL.contenders[3].start, FULL.contenders[4].start
+    longer = dataclasses.replace(other, length=512)
+    found = [
+        Result(one, setting, (), None)
+        for one, setting in zip(FULL.contenders[2:], (start, start, longer), strict=True)
+    ]
+    (line,) = contexts(found)
+    assert "64 bytes for *Transformer, AdamW*; 512 bytes for *Transformer, Muon*. " in line
+    assert contexts(found[:1]) == []
 
 
 def test_the_verdicts_compare_the_best_of_each_kind():
@@ -117,8 +138,8 @@ def test_a_result_is_of_the_setting_that_the_checks_chose():
     assert "The final setting is at the end of the grid: *one head* (learning rate" in " ".join(
         lines
     )
-    everyone = caveats(QUICK, rows, results_of(QUICK, rows))
-    assert len(everyone) <= 4, "a remark names all contenders that it is about"
+    (remark,) = [one for one in caveats(QUICK, rows, results_of(QUICK, rows)) if "grid" in one]
+    assert remark.count(" (learning rate") == 3, "it names all contenders that it is about"
 
 
 def test_a_lower_rate_that_the_check_preferred_is_mentioned():
@@ -207,7 +228,7 @@ def test_the_benchmarks_page_shows_the_race(complete, tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "race.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = [row["name"] for row in rows if row.get("stage") == "final"][:3]
-    record = {"record": "first", "change": "none", "runs": names, "commit": "abc1234"}
+    record = {"record": "first", "change": "none", "runs": names}
     (folder / "records.json").write_text(json.dumps([record] if complete else []))
     shown, namespace = [], {}
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
@@ -250,7 +271,7 @@ def test_records_name_runs_that_exist():
     list(record_rows(records, read_rows(ROOT / "benchmarks" / "race.jsonl")))
     rows = rows_of_race(QUICK, bits_of)
     names = [row["name"] for row in rows if row["kind"] == "run" and row["stage"] == "final"][:3]
-    record = {"record": "first", "change": "a change", "runs": names, "commit": "abc1234"}
+    record = {"record": "first", "change": "a change", "runs": names}
     (cells,) = record_rows([record], rows)
     assert cells == ["first", "a change", "2.020", "2.120", "one head, 3 seeds", "`abc1234`"]
     with pytest.raises(sharnn.InputError, match="has no run"):

@@ -107,10 +107,10 @@ def compress(
             encoder = Encoder()
             coded = coding.code(steps, partial(_encode, encoder))
             parts.append(Frame(encoder.to_bytes(), checksum(coded)).to_bytes(header, number))
-    coded = b"".join(parts)
-    if len(coded) <= len(content):  # a stored archive has headers, too
-        return coded
-    return min(_store(header, content.tobytes()), coded, key=len)
+    archive = b"".join(parts)
+    if len(archive) <= len(content):  # a stored archive, which has headers too, would be longer
+        return archive
+    return min(_store(header, content.tobytes()), archive, key=len)
 
 
 def _header(model: SHARNN, content: Content, num_streams: int, *, learn: bool, mix: bool) -> Header:
