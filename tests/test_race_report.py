@@ -13,11 +13,13 @@ from benchmarks.page_blocks import with_block
 from benchmarks.race_file import read_rows
 from benchmarks.race_pages import NAME, PAGES, README, block, older_block
 from benchmarks.race_report import (
+    PARTS,
     Result,
     caveats,
     compare,
     contexts,
     curves,
+    difference,
     origin,
     results_of,
     rivals,
@@ -276,3 +278,22 @@ def test_records_name_runs_that_exist():
     assert cells == ["first", "a change", "2.020", "2.120", "one head, 3 seeds", "`abc1234`"]
     with pytest.raises(sharnn.InputError, match="has no run"):
         list(record_rows([{**record, "runs": ["nothing"]}], rows))
+
+
+def test_the_prose_quotes_the_race():
+    rows = read_rows(ROOT / "benchmarks" / "race.jsonl")
+    results = {one.contender.name: one for one in results_of(FULL, rows)}
+    head, no_head = results["one head, shifted keys"], results["no head, LSTM skip"]
+    less = 1 - head.rows[0]["bytes_read"] / no_head.rows[0]["bytes_read"]
+    saved = difference(head, no_head, "test")
+    page = (ROOT / "book" / "results.md").read_text()
+    assert f"reads {100 * less:.0f} % less text" in page
+    assert f"best model, with {head.mean('test'):.3f} bits" in page
+    assert "shows no gain over *no head, LSTM skip*" in page
+    assert compare(results["one head"], no_head).startswith("No difference between")
+    chapter = (ROOT / "book" / "13-ablations.md").read_text()
+    log = (ROOT / "RUNS.md").read_text()
+    for one in results.values():
+        cells = ["; ".join(f"{bits:.3f}" for bits in one.bits(part)) for part in PARTS]
+        assert f"| {one.contender.name} | {' | '.join(cells)} |" in log
+    assert f"already saves {saved.apart:.2f} ± {saved.error:.2f} bits on test data" in chapter
