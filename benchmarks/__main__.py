@@ -168,8 +168,7 @@ def main(given: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a run failed or nobody reads the output, 2 after bad input, or 130
         after Ctrl-C.
     """
-    words = sys.argv[1:] if given is None else list(given)
-    return exit_code("benchmarks", lambda: _run(words), "stopped; finished parts are kept")
+    return exit_code("benchmarks", _run, given, "stopped; finished parts are kept")
 
 
 def _run(words: list[str]) -> int:

@@ -63,20 +63,15 @@ def shares_of_flops(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def run(words: Sequence[str]) -> int:
     """Measures and prints.
 
     Args:
-        given: the words after the program's name; None for those of the command line.
+        words: the words after the program's name.
 
     Returns:
-        The exit code: see `benchmarks.entry.exit_code`.
+        The exit code, 0.
     """
-    words = sys.argv[1:] if given is None else list(given)
-    return exit_code("cpu_step", lambda: _run(words))
-
-
-def _run(words: list[str]) -> int:
     parser = Parser(prog="python -m benchmarks.cpu_step", description=__doc__)
     parser.add_argument("--preset", default="small", choices=("tiny", "small", "medium"))
     parser.add_argument("--precision", default="bfloat16", choices=tuple(DTYPES))
@@ -114,4 +109,4 @@ def _run(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("cpu_step", run))

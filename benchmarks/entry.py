@@ -1,21 +1,27 @@
-"""How the programs of this folder end: with an exit code, and an error as one line."""
+"""Exit codes and error messages of the programs in this folder."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sharnn
 from sharnn.cli.exit import FAILED, INTERRUPTED, INVALID, describe
 from sharnn.cli.output import abandon_output, flush_output
 
 
-def exit_code(name: str, program: Callable[[], int], interrupted: str = "interrupted") -> int:
+def exit_code(
+    name: str,
+    program: Callable[[list[str]], int],
+    given: Sequence[str] | None = None,
+    interrupted: str = "interrupted",
+) -> int:
     """Runs a program and returns its exit code.
 
     Args:
         name: the program's name, which the line of an error starts with.
-        program: returns the exit code if nothing fails.
+        program: takes the words after its name and returns the exit code if nothing fails.
+        given: these words; None for those of the command line.
         interrupted: what is printed after Ctrl-C.
 
     Returns:
@@ -23,11 +29,11 @@ def exit_code(name: str, program: Callable[[], int], interrupted: str = "interru
         Ctrl-C.
 
     Example:
-        >>> exit_code("ready", lambda: 0)
+        >>> exit_code("ready", lambda words: len(words), [])
         0
     """
     try:
-        code = program()
+        code = program(sys.argv[1:] if given is None else list(given))
         flush_output()
         return code
     except sharnn.InputError as error:

@@ -70,20 +70,15 @@ def measure(model: SHARNN, name: str, data: bytes, options: dict[str, Any]) -> t
     return len(archive), line
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def run(words: Sequence[str]) -> int:
     """Measures all compressors on all files and prints the table.
 
     Args:
-        given: the words after the program's name; None for those of the command line.
+        words: the words after the program's name.
 
     Returns:
-        The exit code: see `benchmarks.entry.exit_code`.
+        The exit code, 0.
     """
-    words = sys.argv[1:] if given is None else list(given)
-    return exit_code("sizes", lambda: _run(words))
-
-
-def _run(words: list[str]) -> int:
     parser = Parser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--model", default="wiki-small", help="default: wiki-small")
@@ -114,4 +109,4 @@ def _run(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("sizes", run))

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -241,9 +242,9 @@ def test_bad_input_gives_one_line_and_exit_code_2(given, capsys):
 @pytest.mark.parametrize(
     ("name", "program", "given"),
     [
-        ("cpu_step", cpu_step.main, ["--preset", "paper"]),
+        ("cpu_step", partial(exit_code, "cpu_step", cpu_step.run), ["--preset", "paper"]),
         ("pair", pair_main, ["score", "--data", "/nowhere/text"]),
-        ("sizes", sizes.main, ["/nowhere/file"]),
+        ("sizes", partial(exit_code, "sizes", sizes.run), ["/nowhere/file"]),
     ],
 )
 def test_other_programs_report_bad_input_likewise(name, program, given, capsys):
@@ -264,10 +265,10 @@ def test_a_program_ends_without_a_traceback(error, code, line, capsys, monkeypat
     abandoned = []
     monkeypatch.setattr("benchmarks.entry.abandon_output", lambda: abandoned.append(True))
 
-    def program():
+    def program(words):
         raise error
 
-    assert exit_code("name", program) == code
+    assert exit_code("name", program, []) == code
     assert capsys.readouterr().err == line
     assert bool(abandoned) == isinstance(error, BrokenPipeError)
 

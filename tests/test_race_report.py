@@ -255,7 +255,10 @@ def test_final_runs_on_a_gpu_are_told_apart():
     assert [result.peak_bytes for result in results] == [one.peak_bytes for one in on_cpu]
     finals = len(QUICK.contenders) * len(QUICK.seeds)
     (line,) = [line for line in caveats(QUICK, rows, results) if "GPU" in line]
-    assert line.startswith(f"{finals} of {finals} runs of stage *final* (*one head*; ")
+    assert line.startswith(
+        f"{finals} of {finals} runs of stage *final* (*one head*; *no head*; *Transformer, Muon*) "
+        "were made on a GPU (a card)"
+    )
     first, second = origin(rows)
     assert "CPU thread on a processor; commit `abc1234`" in first
     assert second == f"{finals} runs, on a card; commit `d`."

@@ -290,13 +290,12 @@ def main(given: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 after a failed run, 2 after bad input, or 130 after an interruption.
     """
-    words = list(sys.argv[1:] if given is None else given)
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    return exit_code("pair", lambda: _run(words))
+    return exit_code("pair", _run, given)
 
 
 def _run(words: list[str]) -> int:
+    torch.set_num_threads(1)
+    keep_freed_memory()
     options = make_parser().parse_args(words)
     options.words = ["python", "-m", "benchmarks.pair", *words]
     return int(options.command(options))
